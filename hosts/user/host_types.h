@@ -1,9 +1,13 @@
 /*
- * The basic types of core for an ordinary process.
+ * The types behind hosts/host.h for an ordinary process. hosts/kernel has a file of the same name; the
+ * include path decides which world a file is compiled for.
  */
-#ifndef HOSTS_USER_HOST_TYPES_H
-#define HOSTS_USER_HOST_TYPES_H
+#ifndef HOST_TYPES_H
+#define HOST_TYPES_H
 
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,5 +21,43 @@ typedef int8_t s8;
 typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
+
+struct host_mutex {
+	pthread_mutex_t mutex;
+};
+
+struct host_spinlock {
+	pthread_mutex_t mutex; /* threads may be preempted: sleeping beats spinning */
+};
+
+/* Readers count themselves in one of two epochs; a writer waits until the old epoch is empty. */
+struct host_srcu {
+	pthread_mutex_t writer;
+	unsigned epoch;
+	long readers[2];
+};
+
+struct host_timer {
+	void (*fn)(struct host_timer *timer);
+	u64 deadline_ns; /* 0: not armed */
+	struct host_timer *next, **pprev; /* in the service thread's list */
+	bool running;
+};
+
+struct host_wait {
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	u32 sleeping;
+};
+
+/* Memory shared with the client by mmap; @fd is the memfd behind it. */
+struct host_shared {
+	void *addr;
+	size_t size;
+	int fd;
+};
+
+struct host_file;
+struct host_eventfd;
 
 #endif

@@ -1,0 +1,113 @@
+/*
+ * One way of running guest code: lite, vmx, svm. The table is listed once (ENGINE_OPS); nothing in it has the shape of
+ * one vendor's hardware.
+ */
+#ifndef CORE_ENGINE_H
+#define CORE_ENGINE_H
+
+#include "core/x86/x86.h"
+
+struct vm;
+struct vcpu;
+struct memslot;
+
+/* Why vcpu_run() came back. Core serves all but those marked heavyweight, which go to the client. */
+enum exit_reason {
+	EXIT_NONE,	  /* a kick or a request: look at vcpu->requests and go on */
+	EXIT_IRQ_WINDOW,  /* the guest can take interrupts now, as was asked */
+	EXIT_HLT,
+	EXIT_SHUTDOWN,	  /* triple fault */
+	EXIT_USER,	  /* heavyweight: vcpu->run is filled (PIO, MMIO, MSR filter, hypercall ...) */
+	EXIT_DEBUG,	  /* heavyweight when the client debugs: exit->debug */
+	EXIT_EXCEPTION,	  /* exit->event is to be queued for the guest */
+	EXIT_EMULATE,	  /* hardware engines: emulate the instruction at RIP */
+	EXIT_PAGE_FAULT,  /* hardware engines: exit->fault_gpa, fault_error (PFERR_*) */
+	EXIT_CPUID, EXIT_MSR_READ, EXIT_MSR_WRITE, EXIT_CR, EXIT_DR, EXIT_IO, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_XSETBV,
+	EXIT_INTERNAL_ERROR, /* heavyweight: KVM_EXIT_INTERNAL_ERROR, exit->suberror */
+	EXIT_FAIL_ENTRY,     /* heavyweight: exit->suberror is hardware_entry_failure_reason */
+};
+
+struct engine_exit {
+	enum exit_reason reason;
+	u64 fault_gpa;
+	u64 fault_error;
+	u64 suberror;
+	struct {
+		u64 dr6;
+		u64 pc;
+		u8 vector;
+	} debug;
+	struct x86_event event;
+};
+
+/* Groups of state that an engine may keep in hardware; see vcpu->regs_avail. lite keeps everything in vcpu->x86. */
+#define REGS_GPR  1
+#define REGS_RIP  2
+#define REGS_SEG  4
+#define REGS_CR	  8
+#define REGS_DR	  16
+#define REGS_FPU  32
+#define REGS_ALL  63
+
+/* What changed of the guest's address translation, for engine->tlb_flush(). */
+enum tlb_scope {
+	TLB_ALL,	/* everything, global pages too */
+	TLB_NONGLOBAL,	/* CR3 load without PCID, or PCID @arg */
+	TLB_PAGE,	/* linear address @arg */
+	TLB_PCID,	/* all non-global of PCID @arg */
+	TLB_GPA,	/* GPA to host mapping changed: everything that names host memory */
+};
+
+/*
+ * X(return type, name, arguments). Required unless in ENGINE_OPS_OPTIONAL. Called on the vCPU's own thread with
+ * vcpu->mutex held, unless the comment says otherwise.
+ */
+#define ENGINE_OPS(X) \
+	/* Sizes of the engine's structures; struct vm and struct vcpu are their first members. */ \
+	X(int, vm_init, (struct vm * vm)) \
+	X(void, vm_destroy, (struct vm * vm)) \
+	X(int, vcpu_init, (struct vcpu * vcpu)) \
+	X(void, vcpu_destroy, (struct vcpu * vcpu)) \
+	/* State was replaced from outside (reset, KVM_SET_*): REGS_* groups that no longer hold what the engine cached. */ \
+	X(void, state_changed, (struct vcpu * vcpu, unsigned groups)) \
+	/* Make vcpu->x86 current for REGS_* groups before core reads them. */ \
+	X(void, state_sync, (struct vcpu * vcpu, unsigned groups)) \
+	/* Runs guest code. Events to inject were given by inject(). */ \
+	X(void, vcpu_run, (struct vcpu * vcpu, struct engine_exit * exit)) \
+	/* Takes @ev on the next vcpu_run(), before any instruction. The engine clears vcpu->events.*.injected when delivered. */ \
+	X(void, inject, (struct vcpu * vcpu, const struct x86_event *ev)) \
+	/* Leave guest code (EXIT_IRQ_WINDOW) as soon as an interrupt (nmi: an NMI) could be taken. */ \
+	X(void, request_window, (struct vcpu * vcpu, bool nmi)) \
+	/* Any thread: make vcpu_run() return EXIT_NONE soon; a request bit is already set. */ \
+	X(void, kick, (struct vcpu * vcpu)) \
+	X(void, tlb_flush, (struct vcpu * vcpu, enum tlb_scope scope, u64 arg)) \
+	/* Any thread, vm->slots_lock held: slot @old is about to vanish, move, or become read-only or dirty-logged. When it \
+	 * returns no vCPU uses a translation made from it. */ \
+	X(void, slot_flush, (struct vm * vm, const struct memslot *old)) \
+	/* Any thread, vm->slots_lock held: the pages of @mask at @gfn (dirty log cleared) must fault or be marked again when next written. \
+	 * slot_flush_done() follows a series of these and waits for stale translations. */ \
+	X(void, slot_write_protect, (struct vm * vm, const struct memslot *slot, u64 gfn_offset, u64 mask)) \
+	X(void, slot_flush_done, (struct vm * vm))
+
+#define ENGINE_OPS_OPTIONAL(X) \
+	/* TSC scaling: guest TSC = host TSC * ratio; 0 or -EINVAL. */ \
+	X(int, set_tsc_khz, (struct vcpu * vcpu, u32 khz)) \
+	/* Engine-specific MSRs: X86_CONTINUE, or X86_UNHANDLED for the common code. */ \
+	X(enum x86_result, get_msr, (struct vcpu * vcpu, u32 index, u64 * value)) \
+	X(enum x86_result, set_msr, (struct vcpu * vcpu, u32 index, u64 value))
+
+struct engine_ops {
+	const char *name;
+	size_t vm_size, vcpu_size;
+	/* CPUID bits the engine can serve, applied to KVM_GET_SUPPORTED_CPUID: clears what it cannot. */
+	void (*cpuid_mask)(u32 function, u32 index, u32 regs[4]);
+#define X(ret, name, args) ret(*name) args;
+	ENGINE_OPS(X)
+	ENGINE_OPS_OPTIONAL(X)
+#undef X
+};
+
+/** Declared by each engine; libtrine or a module registers one with core_init(). */
+extern const struct engine_ops lite_engine;
+
+#endif

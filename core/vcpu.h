@@ -1,0 +1,241 @@
+/*
+ * A virtual CPU. The lock legend stands in core/vm.h. A vCPU is run by one client thread at a time (vcpu->mutex); other
+ * threads reach it through requests and kicks only.
+ */
+#ifndef CORE_VCPU_H
+#define CORE_VCPU_H
+
+#include "core/vm.h"
+#include "core/x86/emul/emul.h"
+#include "core/x86/x86.h"
+
+/* Work for the vCPU's own thread before it enters the guest again: bits of vcpu->requests. */
+enum vcpu_request {
+	REQ_TLB_FLUSH,		/* every translation */
+	REQ_EVENT,		/* look for interrupts again */
+	REQ_NMI, REQ_SMI,
+	REQ_TRIPLE_FAULT,
+	REQ_CLOCK_UPDATE,	/* write kvmclock's page again */
+	REQ_STEAL_UPDATE,
+	REQ_APIC,		/* INIT or SIPI arrived, LAPIC timer */
+	REQ_DIRTY_FULL,		/* leave with KVM_EXIT_DIRTY_RING_FULL */
+	REQ_UNBLOCK,		/* wake from HLT without an event */
+	REQ_EXIT,		/* vm_kill */
+	REQ_ACK,		/* leave guest code once, for vm_request_all(wait) */
+	REQ_SCAN_IOAPIC,
+	REQ_SLOTS,		/* memslots were replaced */
+};
+
+/* Where the vCPU thread is; (a). A kick matters in VCPU_IN_GUEST and VCPU_SLEEPING only. */
+enum vcpu_place { VCPU_OUTSIDE, VCPU_IN_CORE, VCPU_IN_GUEST, VCPU_SLEEPING };
+
+/* Statistics by their KVM names; lives in a page that KVM_GET_STATS_FD reads. */
+struct vcpu_stats {
+	u64 exits, io_exits, mmio_exits, halt_exits, halt_wakeup, halt_successful_poll, halt_attempted_poll, irq_exits, irq_injections, nmi_injections,
+		signal_exits, irq_window_exits, nmi_window_exits, request_irq_exits, insn_emulation, insn_emulation_fail, hypercalls, fpu_reload,
+		tlb_flush, invlpg, pf_taken, pf_fixed, pf_emulate, req_event, guest_mode;
+};
+
+/* Events as KVM_GET_VCPU_EVENTS knows them; (v). */
+struct vcpu_events {
+	struct {
+		bool pending;	/* raised, not yet through the IDT */
+		bool injected;	/* handed to the engine; delivery may have to be repeated */
+		struct x86_event ev;
+	} exception;
+	struct {
+		bool injected, soft;
+		u8 vector;
+	} interrupt;
+	struct {
+		bool injected;
+		u32 pending;	/* (a) 0..2 */
+	} nmi;		/* masked: vcpu->x86.nmi_masked */
+	bool smi_pending, smi_latched_init;
+	bool triple_fault;
+};
+
+/*
+ * A client access that an instruction needs: it exits with X86_RETRY, the client answers, the instruction runs again from
+ * its start and finds the answers here in order. Reset when an instruction completes. Owner: core/x86/vcpu_emul.c.
+ */
+#define IO_MAX_FRAGMENTS 16
+struct io_fragment {
+	u64 addr;
+	u8 len;		/* 1..8 */
+	u8 kind;	/* IO_PIO, IO_MMIO */
+	u8 data[8];
+};
+struct vcpu_io {
+	struct io_fragment answered[IO_MAX_FRAGMENTS];	/* reads already answered for this instruction */
+	u8 nr_answered, next_answer;
+	struct io_fragment writes[IO_MAX_FRAGMENTS];	/* writes to be handed to the client after the instruction */
+	u8 nr_writes, next_write;
+	struct io_fragment pending_read;		/* the one the client is answering */
+	bool read_pending;
+	/* String I/O batch: REP INS/OUTS move up to a page per exit. INS data that was answered beyond what is consumed. */
+	u16 pio_port;
+	u8 pio_size;
+	bool pio_in_batch;
+	u32 pio_count, pio_next;
+};
+
+struct vcpu {
+	struct host_file file;
+	struct vm *vm;		/* (i) */
+	u32 id;			/* (i) KVM's vcpu_id = initial APIC ID */
+	u32 idx;		/* (i) place in vm->vcpus */
+	struct host_mutex mutex;
+	struct kvm_run *run;	/* (i) shared with the client: read each field once, check it */
+	struct host_shared run_area;	/* page 0 kvm_run, page 1 PIO data */
+	struct host_shared stats_area;
+	struct vcpu_stats *stats;
+
+	u64 requests;		/* (a) bits of enum vcpu_request */
+	u8 place;		/* (a) enum vcpu_place */
+	bool immediate_kick;	/* (a) */
+	u64 thread;		/* (a) host_thread_self() of the one in KVM_RUN, 0 */
+	struct host_wait wait;
+	int srcu_idx;		/* (v) of the open read section while in KVM_RUN */
+
+	struct x86_state x86;	/* (v) architectural state */
+	struct emul emul;	/* (v) .s = &x86, .ops = &vcpu_emul_ops or the engine's */
+	struct vcpu_events events;
+	struct vcpu_io io;
+	u32 mp_state;		/* (v), KVM_MP_STATE_*; SIPI and INIT arrive through the LAPIC */
+	u32 regs_avail;		/* (v) REGS_* current in x86 */
+	u32 regs_dirty;		/* (v) REGS_* that the engine must load */
+
+	/* FPU and extended state: the guest's XSAVE area in the standard format, always valid when the engine is not in guest code. */
+	u8 *xsave;		/* (v) page-aligned, xsave_size bytes */
+	u32 xsave_size;
+	u64 guest_supported_xcr0;	/* (v) from CPUID leaf 0xD */
+	u64 ia32_xss;
+
+	/* CPUID: (v) after KVM_SET_CPUID2 */
+	struct kvm_cpuid_entry2 *cpuid;
+	u32 nr_cpuid;
+	u32 features[32];	/* by X86_FEATURE_* word, core/x86/cpuid.h */
+	u8 maxphyaddr;
+	u64 rsvd_gpa;		/* bits of a page table entry's address that must be zero */
+	u64 cr4_reserved, efer_allowed;
+	u32 pv_features;	/* KVM_CPUID_FEATURES eax */
+
+	/* MSRs that are state only; (v) */
+	u64 pat, mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
+	u64 misc_enable, apic_base, feature_control, arch_capabilities, spec_ctrl, smi_count, smbase, microcode_version;
+	u64 mcg_status, mcg_cap, mcg_ctl, mce_banks[32 * 4], platform_info, misc_features;
+	u64 tsc_offset, tsc_adjust, tsc_deadline;
+	u32 tsc_khz;
+	u64 tsc_ratio;	/* 32.32 fixed point guest/host, 1 << 32 when equal */
+	/* Paravirtual (SDM has none: the KVM API document, x86 MSRs) */
+	u64 kvmclock_msr, wall_clock_msr, steal_msr, async_pf_msr, async_pf_int_msr, pv_eoi_msr, poll_control;
+	u64 steal_last_ns;
+
+	/* Interrupts */
+	struct lapic *lapic;	/* (i) NULL without an in-kernel LAPIC */
+	bool request_irq_window;	/* (v) run->request_interrupt_window seen */
+
+	/* Debugging by the client; (v) */
+	u32 guest_debug;	/* KVM_GUESTDBG_* */
+	u64 guest_debug_dr[4], guest_debug_dr7;
+	u64 singlestep_rip;
+	u64 eff_dr[4], eff_dr7;	/* what breakpoints are live: the guest's, or the client's */
+
+	struct host_shared dirty_ring;	/* (i) once created */
+	u32 dirty_ring_size, dirty_index, dirty_reset_index, dirty_soft_limit;	/* (v), reset under slots_lock */
+	bool sigmask_set;
+	u64 sigmask;		/* (v) KVM_SET_SIGNAL_MASK */
+	u64 last_exit_ns;
+	struct {
+		bool valid;	/* an MSR access waits for the client (KVM_EXIT_X86_RDMSR/WRMSR) */
+		bool done, error, write;
+		u32 index;
+		u64 data;
+	} msr_exit;
+	bool hypercall_pending;
+};
+
+/* ---- core/vcpu.c ---------------------------------------------------------------------------------------------- */
+int vm_create_vcpu(struct vm *vm, u32 id);	/* descriptor or -errno */
+/** Sets the bit; does not make the vCPU look. */
+static inline void vcpu_set_request(struct vcpu *vcpu, enum vcpu_request req)
+{
+	__atomic_fetch_or(&vcpu->requests, BIT64(req), __ATOMIC_SEQ_CST);
+}
+static inline bool vcpu_test_request(struct vcpu *vcpu, enum vcpu_request req)
+{
+	return __atomic_load_n(&vcpu->requests, __ATOMIC_ACQUIRE) & BIT64(req);
+}
+static inline bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request req)
+{
+	return (__atomic_load_n(&vcpu->requests, __ATOMIC_ACQUIRE) & BIT64(req)) &&
+	       (__atomic_fetch_and(&vcpu->requests, ~BIT64(req), __ATOMIC_SEQ_CST) & BIT64(req));
+}
+/** Any thread: makes the vCPU leave guest code or wake up, so that it looks at its requests. Never lost. */
+void vcpu_kick(struct vcpu *vcpu);
+static inline void vcpu_request_kick(struct vcpu *vcpu, enum vcpu_request req)
+{
+	vcpu_set_request(vcpu, req);
+	vcpu_kick(vcpu);
+}
+/** Sends @req to all vCPUs and, with @wait, returns when each has left guest code since. Never with a vcpu->mutex whose vCPU is in guest. */
+void vm_request_all(struct vm *vm, enum vcpu_request req, bool wait);
+/** Which memslots view the vCPU uses: 1 in SMM. */
+static inline unsigned vcpu_as_id(const struct vcpu *vcpu)
+{
+	return vcpu->x86.smm;
+}
+
+/* ---- core/x86: one header would be a hundred lines each; they are together here, by file ------------------------------- */
+/* vcpu_ioctl.c */
+int x86_vcpu_init(struct vcpu *vcpu);
+void x86_vcpu_destroy(struct vcpu *vcpu);
+long x86_vcpu_ioctl(struct vcpu *vcpu, unsigned cmd, u64 arg);
+/** Power-up (@init false) or INIT state, SDM 3A table 9-1. */
+void x86_vcpu_reset(struct vcpu *vcpu, bool init);
+/* run.c: KVM_RUN, after the generic checks. 0 (exit reason in run) or -errno. */
+int x86_vcpu_run(struct vcpu *vcpu);
+/** Whether a halted vCPU has a reason to wake. Any thread. */
+bool x86_vcpu_runnable(struct vcpu *vcpu);
+/** After an instruction, also in lite: is there something for which guest code must be left? */
+static inline bool vcpu_must_exit(struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) | __atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_RELAXED);
+}
+/* events.c */
+void vcpu_queue_exception(struct vcpu *vcpu, const struct x86_event *ev);	/* merges into #DF, triple fault */
+bool vcpu_interrupt_allowed(struct vcpu *vcpu);	/* IF, shadow, no event in flight */
+bool vcpu_nmi_allowed(struct vcpu *vcpu);
+/** Injects what is due through engine->inject(); asks for windows. */
+void vcpu_inject_events(struct vcpu *vcpu);
+/* cr.c */
+enum x86_result vcpu_set_cr(struct vcpu *vcpu, unsigned cr, u64 value);	/* X86_FAULT: #GP(0) is the caller's to raise */
+u64 vcpu_get_cr8(struct vcpu *vcpu);
+enum x86_result vcpu_set_efer(struct vcpu *vcpu, u64 value, bool from_client);
+enum x86_result vcpu_set_xcr(struct vcpu *vcpu, u32 index, u64 value);
+enum x86_result vcpu_set_dr(struct vcpu *vcpu, unsigned dr, u64 value);
+/* msr.c: X86_CONTINUE, X86_FAULT (#GP), X86_RETRY (the client decides) */
+enum x86_result vcpu_get_msr(struct vcpu *vcpu, u32 index, u64 *value, bool from_client);
+enum x86_result vcpu_set_msr(struct vcpu *vcpu, u32 index, u64 value, bool from_client);
+/* cpuid.c */
+void vcpu_cpuid(struct vcpu *vcpu, u32 regs[4]);
+bool vcpu_has_feature(const struct vcpu *vcpu, u32 feature);
+/* clock.c */
+u64 vcpu_read_tsc(struct vcpu *vcpu);
+u64 vm_kvmclock_ns(struct vm *vm);
+void vcpu_clock_update(struct vcpu *vcpu);
+void vcpu_steal_update(struct vcpu *vcpu);
+/* vcpu_emul.c: the emulator's ops on a real vCPU (walks page tables at every access), reusable one by one by lite */
+extern const struct emul_ops vcpu_emul_ops;
+/** Linear to physical with the faults of @acc; write: PFERR_W semantics. Splits are the caller's. */
+enum x86_result vcpu_translate(struct vcpu *vcpu, u64 la, u32 pferr_access, u64 *gpa);
+/** Physical accesses that may hit memory, in-kernel devices, or need the client. @len within one page. */
+enum x86_result vcpu_phys_read(struct vcpu *vcpu, u64 gpa, void *buf, unsigned len);
+enum x86_result vcpu_phys_write(struct vcpu *vcpu, u64 gpa, const void *buf, unsigned len);
+/** After an emulated instruction returned X86_EXIT or X86_RETRY: fills vcpu->run; the exit for vcpu_run(). */
+void vcpu_emul_exit(struct vcpu *vcpu, enum x86_result r, struct engine_exit *exit);
+/** Completes what the client answered, at the start of KVM_RUN. 1: run->... filled again, leave at once; 0; -errno. */
+int vcpu_complete_io(struct vcpu *vcpu);
+
+#endif

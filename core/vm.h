@@ -1,0 +1,180 @@
+/*
+ * A VM: memory slots, vCPUs, interrupt chips, in-kernel devices. See core/vcpu.h for a vCPU.
+ *
+ * Lock legend of every field here and in vcpu.h: (i) immutable after creation; (m) vm->lock; (s) written under
+ * vm->slots_lock and vm->srcu, read under srcu; (v) the vCPU's mutex, that is, its own thread; (a) atomic; (q) irq lock.
+ *
+ * Nesting order, outermost first: vcpu->mutex, vm->lock, vm->slots_lock, vm->irq_lock, pit/pic/ioapic lock, lapic
+ * lock. The srcu read side is inside vcpu->mutex and is left before a vCPU sleeps or returns to the client. Nothing calls
+ * host_srcu_synchronize() while holding irq_lock or inner locks. A thread that holds vm->lock never takes a vcpu->mutex
+ * (the other order exists), so VM-wide operations speak to vCPUs by requests.
+ */
+#ifndef CORE_VM_H
+#define CORE_VM_H
+
+#include <linux/kvm.h>
+
+#include "core/engine.h"
+#include "hosts/host.h"
+
+#define VM_MAX_VCPUS	 255
+#define VM_MAX_VCPU_ID	 4096
+#define VM_MEM_SLOTS	 512	/* user slots for each address space */
+#define VM_ADDRESS_SPACES 2	/* 1 is SMRAM's view (KVM_CAP_MULTI_ADDRESS_SPACE) */
+#define VM_MAX_IRQ_ROUTES 4096
+#define GPA_BITS	 46	/* what CPUID 0x80000008 offers at most */
+
+/* Replaced as a whole, never edited, but for the dirty bitmap. */
+struct memslot {
+	u64 base_gfn, npages;	/* (i) */
+	u64 hva;		/* (i) client address of the first page */
+	u32 flags;		/* (i) KVM_MEM_* */
+	u16 id, as_id;		/* (i) */
+	u64 *dirty_bitmap;	/* (a) bit per page; NULL when not logged. Shared by the generations of one slot. */
+};
+
+struct memslots {
+	u64 generation;
+	unsigned count;
+	struct memslot *slot[VM_MEM_SLOTS]; /* sorted by base_gfn */
+};
+
+/* A device in core that answers port or memory accesses. */
+enum io_space { IO_PIO, IO_MMIO, IO_SPACES };
+struct io_device {
+	const struct io_device_ops *ops;
+	u64 base, len;
+	struct io_device *next; /* (s) */
+};
+struct io_device_ops {
+	/* 0: done; -EOPNOTSUPP: not mine, ask the next device (then the client). @vcpu is the accessing one. */
+	int (*read)(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, void *buf);
+	int (*write)(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, const void *buf);
+	void (*destroy)(struct io_device *dev); /* when the VM goes; may be NULL */
+};
+
+enum irqchip_kind { IRQCHIP_NONE, IRQCHIP_KERNEL, IRQCHIP_SPLIT };
+
+/* Counters of KVM_GET_STATS_FD, by their KVM names (core/stats.c has the descriptors). */
+struct vm_stats {
+	u64 remote_tlb_flush, mmu_flush, mmio_exits_in_kernel;
+};
+
+struct vm {
+	struct host_file file;	/* (i) */
+	long users;		/* (a) the VM descriptor, each vCPU descriptor */
+	const struct engine_ops *engine;	/* (i) */
+	struct host_mutex lock;
+	struct host_mutex slots_lock;
+	struct host_spinlock irq_lock;
+	struct host_srcu srcu;
+	bool dead;	/* (a) KVM_BUG: every later ioctl gives -EIO */
+
+	struct memslots *slots[VM_ADDRESS_SPACES];	/* (s) */
+	bool manual_dirty_protect;	/* (m) KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
+	bool dirty_init_set;		/* (m) KVM_DIRTY_LOG_INITIALLY_SET */
+	u32 dirty_ring_bytes;		/* (m) 0: bitmaps */
+	struct io_device *io[IO_SPACES];	/* (s) */
+	struct coalesced_zones *coalesced;	/* (s), core/coalesced.c */
+	struct host_shared coalesced_ring;	/* (i) after the first zone; page KVM_COALESCED_MMIO_PAGE_OFFSET of each vCPU */
+
+	struct vcpu *vcpus[VM_MAX_VCPUS];	/* (a) filled in order, under lock; never emptied before the end */
+	unsigned nr_vcpus;			/* (a) */
+
+	/* Interrupts: core/x86/irqchip */
+	u8 irqchip;			/* (m) then (a): enum irqchip_kind */
+	u8 nr_reserved_ioapic_pins;	/* (m) split irqchip */
+	bool x2apic_api;		/* (m) KVM_X2APIC_API_USE_32BIT_IDS */
+	bool x2apic_no_broadcast_quirk;	/* (m) */
+	struct pic *pic;		/* (i) once irqchip says so */
+	struct ioapic *ioapic;
+	struct pit *pit;
+	struct irq_routing *routing;	/* (s) */
+	struct irqfd *irqfds;		/* (m) */
+	struct irq_ack_notifier *ack_notifiers;	/* (s) */
+	u64 arch_irq_state[VM_MAX_IRQ_ROUTES / 64]; /* (a) level of userspace line sources */
+
+	/* Clock: core/x86/clock.c */
+	s64 clock_offset_ns;	/* (a) kvmclock = host_now_ns() + offset */
+	u64 wall_clock_msr;	/* (m) */
+	u32 tsc_khz;		/* (m) default of new vCPUs */
+	u64 boot_vcpu_id;	/* (m) */
+	u64 tss_addr, identity_map_addr;	/* (m) */
+
+	/* Capabilities switched on by KVM_ENABLE_CAP (m) */
+	u32 user_space_msr_mask;	/* KVM_MSR_EXIT_REASON_* */
+	u64 disabled_quirks;
+	u32 exits_disabled;		/* KVM_X86_DISABLE_EXITS_* */
+	bool exception_payload, guest_smm, triple_fault_event;
+	u64 hypercall_exit_mask;
+	struct msr_filter *msr_filter;	/* (s) core/x86/msr.c */
+	struct vm_stats *stats;		/* (a) in stats_area */
+	struct host_shared stats_area;
+	u32 pid;
+};
+
+#define vm_for_each_vcpu(i, vcpu, vm) \
+	for ((i) = 0; (i) < __atomic_load_n(&(vm)->nr_vcpus, __ATOMIC_ACQUIRE) && ((vcpu) = (vm)->vcpus[i]); (i)++)
+
+/* ---- vm.c -------------------------------------------------------------------------------------------------- */
+/** Installs the engine. Once, before the first core_system_ioctl(). 0 or -errno. */
+int core_init(const struct engine_ops *engine);
+/** ioctl on /dev/kvm itself: KVM_GET_API_VERSION, KVM_CREATE_VM (returns a descriptor) ... */
+long core_system_ioctl(unsigned cmd, u64 arg);
+const struct engine_ops *core_engine(void);
+void vm_get(struct vm *vm);
+void vm_put(struct vm *vm);
+struct vcpu *vm_vcpu_by_id(struct vm *vm, u32 vcpu_id);
+/** Value of KVM_CHECK_EXTENSION; @vm NULL for the system descriptor. */
+int core_check_extension(struct vm *vm, u64 cap);
+
+/* ---- memslot.c: all take an open srcu read section ------------------------------------------------------------ */
+struct memslot *memslot_find(struct memslots *slots, u64 gfn);	/* NULL: no memory there (MMIO) */
+static inline struct memslots *vm_slots(struct vm *vm, unsigned as_id)
+{
+	return __atomic_load_n(&vm->slots[as_id], __ATOMIC_ACQUIRE);
+}
+/** Client address of @gpa, 0 when no slot has it. */
+u64 vm_gpa_to_hva(struct vm *vm, unsigned as_id, u64 gpa, struct memslot **slot);
+/** Guest memory by GPA; may cross pages and slots. 0 or -EFAULT. Writes go past read-only slots never, and mark pages dirty (for
+ *  the ring: in @vcpu's, which may be NULL only when no ring is in use). */
+int vm_read_guest(struct vm *vm, unsigned as_id, u64 gpa, void *buf, size_t len);
+int vm_write_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, const void *buf, size_t len);
+/** Atomic compare-exchange in guest memory: 0 exchanged, 1 not, -EFAULT. Marks dirty. */
+int vm_cmpxchg_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, void *old, const void *new, unsigned len);
+int vm_set_memory_region(struct vm *vm, const struct kvm_userspace_memory_region *region);
+
+/* ---- dirty.c -------------------------------------------------------------------------------------------------- */
+/** Bitmap or ring; @vcpu as above. Any thread in an srcu section. */
+void dirty_mark(struct vm *vm, struct vcpu *vcpu, struct memslot *slot, u64 gfn);
+static inline bool memslot_logs_dirty(const struct memslot *slot)
+{
+	return slot->flags & KVM_MEM_LOG_DIRTY_PAGES;
+}
+
+/* ---- io.c: in-kernel devices ------------------------------------------------------------------------------------ */
+int io_device_register(struct vm *vm, enum io_space space, struct io_device *dev);	/* takes slots_lock */
+void io_device_unregister(struct vm *vm, enum io_space space, struct io_device *dev);
+/** 0, or -EOPNOTSUPP when the client has to answer. In an srcu section. */
+int io_read(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, void *buf);
+int io_write(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, const void *buf);
+/** ioctls of coalesced.c and eventfd.c */
+long vm_ioctl_coalesced(struct vm *vm, unsigned cmd, u64 arg);
+bool coalesced_write(struct vm *vm, enum io_space space, u64 addr, unsigned len, const void *buf);
+void coalesced_destroy(struct vm *vm);
+int vm_ioeventfd(struct vm *vm, const struct kvm_ioeventfd *args);
+int vm_irqfd(struct vm *vm, const struct kvm_irqfd *args);
+void vm_irqfds_destroy(struct vm *vm);
+
+/* ---- core/x86/vm_ioctl.c: what is x86's of a VM ------------------------------------------------------------------ */
+int x86_vm_init(struct vm *vm);
+void x86_vm_destroy(struct vm *vm);
+long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg);	/* -ENOTTY: not x86's */
+long x86_system_ioctl(unsigned cmd, u64 arg);			/* CPUID and MSR lists ... */
+int x86_check_extension(struct vm *vm, u64 cap);
+int x86_vm_enable_cap(struct vm *vm, const struct kvm_enable_cap *cap);
+
+/** A client's mistake that leaves the VM unusable, or our own: all further ioctls give -EIO. */
+void vm_kill(struct vm *vm, const char *why);
+
+#endif

@@ -1,0 +1,93 @@
+/*
+ * The emulator: what one instruction, or one event, does to a processor's state. It knows nothing of VMs: everything
+ * beyond struct x86_state goes through struct emul_ops. The kernel modules use it for MMIO, string I/O and real mode;
+ * lite for everything it does not translate; the tests against the real CPU.
+ *
+ *	struct emul e = { .s = &state, .ops = &my_ops };
+ *	switch (emul_step(&e)) {
+ *	case X86_FAULT: emul_deliver_event(&e, &e.fault); ...
+ *
+ * Rule that makes everything restartable: a handler changes no state before its last operation that can return
+ * anything but X86_CONTINUE. String instructions commit after every element.
+ */
+#ifndef CORE_X86_EMUL_EMUL_H
+#define CORE_X86_EMUL_EMUL_H
+
+#include "core/x86/emul/decode.h"
+#include "core/x86/x86.h"
+
+struct emul;
+
+/* Access kinds handed to read/write/cmpxchg, beside the direction. */
+#define EMUL_ACC_SYSTEM 1 /* implicit supervisor access (descriptor tables, TSS), whatever CPL is */
+#define EMUL_ACC_RMW	2 /* a read that a write to the same place follows: needs write permission */
+#define EMUL_ACC_LOCKED 4 /* part of a locked operation */
+
+/*
+ * Every op that returns enum x86_result records its exception with emul_fault() before it returns X86_FAULT.
+ * Linear addresses are after segmentation, canonical or 32-bit wrapped already.
+ */
+struct emul_ops {
+	/* Up to 64 bytes at linear address @la, may cross a page; nothing is written unless all of it can be. */
+	enum x86_result (*fetch)(struct emul *e, u64 la, void *buf, unsigned len);
+	enum x86_result (*read)(struct emul *e, u64 la, void *buf, unsigned len, unsigned acc);
+	enum x86_result (*write)(struct emul *e, u64 la, const void *buf, unsigned len, unsigned acc);
+	/* Compare and exchange @len (1, 2, 4, 8, 16) bytes atomically towards other vCPUs, even across a cache line. *@old
+	 * receives what was there; *@done whether it was exchanged. */
+	enum x86_result (*cmpxchg)(struct emul *e, u64 la, void *old, const void *new, unsigned len, bool *done);
+	/* Would an access of @len at @la fault? (ENTER, task switches, XSAVE: probes before committing.) */
+	enum x86_result (*probe)(struct emul *e, u64 la, unsigned len, bool write, unsigned acc);
+	/* Ports; permission was checked. One element of @size 1, 2, 4 bytes. */
+	enum x86_result (*in)(struct emul *e, u16 port, unsigned size, u32 *value);
+	enum x86_result (*out)(struct emul *e, u16 port, unsigned size, u32 value);
+	/* Rules of these registers are the implementer's (core/x86/cr.c, msr.c): #GP and side effects (TLB, mode). CR0/3/4/8. */
+	enum x86_result (*set_cr)(struct emul *e, unsigned cr, u64 value);
+	enum x86_result (*get_cr)(struct emul *e, unsigned cr, u64 *value);
+	enum x86_result (*set_dr)(struct emul *e, unsigned dr, u64 value);
+	enum x86_result (*get_msr)(struct emul *e, u32 index, u64 *value);
+	enum x86_result (*set_msr)(struct emul *e, u32 index, u64 value);
+	enum x86_result (*set_xcr)(struct emul *e, u32 index, u64 value);
+	enum x86_result (*rdpmc)(struct emul *e, u32 index, u64 *value);
+	void (*cpuid)(struct emul *e, u32 regs[4]); /* in: eax, ecx in [0], [2]; out: eax ebx ecx edx */
+	bool (*has_feature)(struct emul *e, u32 feature); /* X86_FEATURE_* of core/x86/cpuid.h */
+	u64 (*rdtsc)(struct emul *e);
+	void (*invlpg)(struct emul *e, u64 la);
+	enum x86_result (*invpcid)(struct emul *e, u64 type, u64 pcid, u64 la);
+	enum x86_result (*hlt)(struct emul *e); /* X86_EXIT; also MWAIT */
+	enum x86_result (*pause)(struct emul *e);
+	enum x86_result (*hypercall)(struct emul *e);
+	enum x86_result (*wbinvd)(struct emul *e);
+	/* SIMD, x87, XSAVE family: run the decoded instruction on the guest's register image. X86_UNHANDLED in the kernel. */
+	enum x86_result (*native)(struct emul *e, const struct insn *insn);
+	/* SMM: RSM, SDM 3C 31.7 */
+	enum x86_result (*rsm)(struct emul *e);
+	/* IRET ends NMI blocking; the mode, CPL or a segment base changed (cached translations keyed by them). */
+	void (*nmi_unmasked)(struct emul *e);
+	void (*mode_changed)(struct emul *e);
+};
+
+struct emul {
+	struct x86_state *s;
+	const struct emul_ops *ops;
+	struct insn insn;	/* the one being executed */
+	u64 next_rip;		/* committed to s->rip when the handler returned X86_CONTINUE or X86_EXIT */
+	struct x86_event fault; /* valid after X86_FAULT */
+	bool tf_at_start;	/* RFLAGS.TF when the instruction began: a #DB trap follows it */
+};
+
+/* Records an exception; always returns X86_FAULT, so that "return emul_fault(...)" reads well. */
+enum x86_result emul_fault(struct emul *e, u8 vector);
+enum x86_result emul_fault_code(struct emul *e, u8 vector, u32 error);
+enum x86_result emul_page_fault(struct emul *e, u64 la, u32 error);
+
+/** Fetches, decodes and executes the instruction at CS:RIP. */
+enum x86_result emul_step(struct emul *e);
+/** Executes @e->insn, already decoded and located at CS:RIP. Clears the interrupt shadow unless the instruction sets one. */
+enum x86_result emul_insn(struct emul *e);
+/**
+ * Takes @ev through the IDT (or IVT, or a task gate) in whatever mode the processor is. Faults while it does so are
+ * merged by SDM 3A table 6-5 into #DF and shutdown. Returns X86_CONTINUE, X86_RETRY, X86_SHUTDOWN.
+ */
+enum x86_result emul_deliver_event(struct emul *e, const struct x86_event *ev);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * Interrupt controllers in core: local APIC (SDM 3A chapter 10), I/O APIC, the PIC pair, the PIT, and the routing of GSIs to
+ * them. Everything may be called from any thread unless stated; each chip has its own spinlock.
+ */
+#ifndef CORE_X86_IRQCHIP_H
+#define CORE_X86_IRQCHIP_H
+
+#include "core/vcpu.h"
+
+/* ---- a vCPU's view, used by events.c and run.c (vCPU thread) -------------------------------------------------- */
+/** An interrupt (LAPIC above its PPR, or the PIC through LINT0 / without LAPIC) waits. Any thread. */
+bool irqchip_has_interrupt(struct vcpu *vcpu);
+/** Takes the highest one (moves it to in-service); the vector, or -1. */
+int irqchip_ack_interrupt(struct vcpu *vcpu);
+
+/* ---- lapic.c -------------------------------------------------------------------------------------------------- */
+int lapic_create(struct vcpu *vcpu);
+void lapic_destroy(struct vcpu *vcpu);
+void lapic_reset(struct vcpu *vcpu, bool init);
+/** Writes to IA32_APIC_BASE: the state change (enable, x2APIC) was validated here. X86_FAULT: #GP. */
+enum x86_result lapic_set_base(struct vcpu *vcpu, u64 value, bool from_client);
+enum x86_result lapic_x2apic_read(struct vcpu *vcpu, u32 msr, u64 *value);	/* MSRs 0x800..0x8ff */
+enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value);
+u64 lapic_get_tsc_deadline(struct vcpu *vcpu);
+void lapic_set_tsc_deadline(struct vcpu *vcpu, u64 tsc);
+u64 lapic_get_cr8(struct vcpu *vcpu);
+void lapic_set_cr8(struct vcpu *vcpu, u64 value);
+void lapic_get_state(struct vcpu *vcpu, struct kvm_lapic_state *state);
+int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state);
+/** INIT and SIPI that arrived: applied on the vCPU thread by run.c; true when mp_state changed. */
+bool lapic_accept_events(struct vcpu *vcpu);
+bool lapic_has_init_or_sipi(struct vcpu *vcpu);
+/** NMI on LINT1 / LINT0 (KVM_NMI does not pass here). */
+void lapic_deliver_lvt(struct vcpu *vcpu, unsigned lvt);
+u8 lapic_id(struct vcpu *vcpu);
+/** The TSC offset or frequency changed: re-arm a TSC-deadline timer. */
+void lapic_tsc_changed(struct vcpu *vcpu);
+
+/* ---- delivery (irq.c) ----------------------------------------------------------------------------------------- */
+struct lapic_irq {
+	u32 dest;
+	bool logical, level, assert, redirect_hint;
+	u8 vector, delivery_mode;	/* SDM 3A 10.6.1: 0 fixed, 1 lowest, 2 SMI, 4 NMI, 5 INIT, 6 SIPI, 7 ExtINT */
+	u8 shorthand;			/* 0 none, 1 self, 2 all, 3 all but self */
+};
+/** How many vCPUs got it; -1 none. @src NULL from a device. */
+int irq_deliver(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq);
+/** One of the 24 I/O APIC / 16 PIC / MSI routes of @gsi; @source: KVM_USERSPACE_IRQ_SOURCE_ID 0, irqfd resample 1, PIT 2. In an srcu section. >= 0 or -EINVAL. */
+int irq_set_gsi(struct vm *vm, unsigned source, u32 gsi, int level);
+int irq_send_msi(struct vm *vm, u64 address, u32 data);
+int irq_routing_default(struct vm *vm);	/* PIC 0-15, I/O APIC 0-23 */
+int irq_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *entries, unsigned nr);
+/** An EOI that acknowledges line @pin of @chip (KVM_IRQCHIP_*): irqfd resample, PIT. */
+struct irq_ack_notifier {
+	struct irq_ack_notifier *next;
+	u32 gsi;
+	void (*acked)(struct irq_ack_notifier *n);
+};
+void irq_register_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
+void irq_unregister_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
+void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin);
+
+/* ---- ioctls, called by x86_vm_ioctl ----------------------------------------------------------------------------- */
+int irqchip_create(struct vm *vm);			/* KVM_CREATE_IRQCHIP */
+int irqchip_enable_split(struct vm *vm, u64 pins);	/* KVM_CAP_SPLIT_IRQCHIP */
+void irqchip_destroy(struct vm *vm);
+int irqchip_get(struct vm *vm, struct kvm_irqchip *chip);
+int irqchip_set(struct vm *vm, const struct kvm_irqchip *chip);
+int pit_create(struct vm *vm, u32 flags);
+void pit_destroy(struct vm *vm);
+int pit_get(struct vm *vm, struct kvm_pit_state2 *state);
+int pit_set(struct vm *vm, const struct kvm_pit_state2 *state);
+int pit_reinject(struct vm *vm, bool on);
+
+#endif
