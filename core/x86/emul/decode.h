@@ -19,7 +19,7 @@
 #ifndef CORE_X86_EMUL_DECODE_H
 #define CORE_X86_EMUL_DECODE_H
 
-#include "host_types.h"
+#include "core/x86/x86.h"
 #include "core/x86/emul/mnemonics.h"
 #include "core/x86/emul/mnemonics_simd.h"
 
@@ -77,8 +77,8 @@ enum insn_gpr {
 	INSN_REG_NONE = 0xff, /**< mem.base, mem.index: no such register */
 };
 
-/** Segment registers by number, as encoded. */
-enum insn_seg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, INSN_SEG_NONE = 0xff };
+/** No segment override; otherwise SEG_* of x86.h. */
+#define INSN_SEG_NONE 0xff
 
 enum operand_kind {
 	OPK_NONE,
@@ -90,7 +90,7 @@ enum operand_kind {
 	OPK_FAR,    /**< direct far pointer: offset in insn.imm, selector in insn.imm2 */
 	OPK_CREG,
 	OPK_DREG,
-	OPK_SREG,   /**< enum insn_seg */
+	OPK_SREG,   /**< SEG_* of x86.h */
 	OPK_ST,     /**< x87 ST(reg) */
 	OPK_MMX,
 	OPK_XMM,    /**< reg 0..31 */
@@ -126,7 +126,7 @@ struct insn_mem {
 	u8 base;   /**< enum insn_gpr or INSN_REG_NONE */
 	u8 index;  /**< enum insn_gpr, INSN_REG_NONE; with vsib: a vector register number */
 	u8 scale;  /**< 1, 2, 4, 8; 0 without an index */
-	u8 seg;    /**< enum insn_seg: the segment in force; overrides and 64-bit rules applied */
+	u8 seg;    /**< SEG_*: the segment in force; overrides and 64-bit rules applied */
 	u16 size;  /**< bytes that are accessed; 0: none, or not fixed (XSAVE) */
 	u8 access; /**< OPA_*; 0: address only */
 	bool rip_rel; /**< disp is relative to the next instruction (EIP if addrsize is 4) */
@@ -189,7 +189,7 @@ struct insn {
 	bool lock;
 	u8 rep;         /**< enum insn_rep */
 	bool pfx66, pfx67;
-	u8 seg_override; /**< enum insn_seg or INSN_SEG_NONE; in 64-bit mode only FS and GS count */
+	u8 seg_override; /**< SEG_* or INSN_SEG_NONE; in 64-bit mode only FS and GS count */
 	bool has_rex;
 	u8 rex;         /**< the REX byte; for VEX, XOP, EVEX: 0x40 | WRXB as REX would say it */
 	u8 mandatory;   /**< 0, 0x66, 0xf2, 0xf3: the prefix that is part of the opcode */
