@@ -24,6 +24,8 @@ enum vcpu_request {
 	REQ_ACK,		/* leave guest code once, for vm_request_all(wait) */
 	REQ_SCAN_IOAPIC,
 	REQ_SLOTS,		/* memslots were replaced */
+	REQ_IOAPIC_EOI,		/* leave with KVM_EXIT_IOAPIC_EOI for vcpu->pending_ioapic_eoi (split irqchip) */
+	REQ_IO,			/* a queued write waits for the client */
 };
 
 /* Where the vCPU thread is; (a). A kick matters in VCPU_IN_GUEST and VCPU_SLEEPING only. */
@@ -56,29 +58,53 @@ struct vcpu_events {
 };
 
 /*
- * A client access that an instruction needs: it exits with X86_RETRY, the client answers, the instruction runs again from
- * its start and finds the answers here in order. Reset when an instruction completes. Owner: core/x86/vcpu_emul.c.
+ * Accesses that only the client can answer. Owner: core/x86/vcpu_emul.c.
+ *
+ * A read makes the instruction return X86_RETRY, nothing changed; the client answers; vcpu_complete_io() runs that one
+ * instruction again (emul_step with vcpu->emul), which finds its answers here, in order. A write is queued, the
+ * instruction goes on, and vcpu_insn_done() turns its X86_CONTINUE into X86_EXIT. So whoever executes an instruction with
+ * these ops ends with:
+ *
+ *	r = vcpu_insn_done(vcpu, emul_insn(&vcpu->emul));
+ *	if (r == X86_EXIT || r == X86_RETRY)
+ *		return vcpu_emul_exit(vcpu, r, exit);
  */
 #define IO_MAX_FRAGMENTS 16
 struct io_fragment {
 	u64 addr;
-	u8 len;		/* 1..8 */
-	u8 kind;	/* IO_PIO, IO_MMIO */
+	u8 len;	 /* 1..8 */
+	u8 kind; /* IO_PIO, IO_MMIO */
 	u8 data[8];
 };
+/* Which element of which instruction an answer belongs to: a string instruction commits element by element. */
+struct io_key {
+	u64 rip, cx, si, di;
+};
 struct vcpu_io {
+	struct io_key key;				/* of @answered */
 	struct io_fragment answered[IO_MAX_FRAGMENTS];	/* reads already answered for this instruction */
 	u8 nr_answered, next_answer;
-	struct io_fragment writes[IO_MAX_FRAGMENTS];	/* writes to be handed to the client after the instruction */
+	struct io_key write_key;			/* when the first of @writes was queued */
+	struct io_fragment writes[IO_MAX_FRAGMENTS];	/* for the client, in order */
 	u8 nr_writes, next_write;
 	struct io_fragment pending_read;		/* the one the client is answering */
-	bool read_pending;
-	/* String I/O batch: REP INS/OUTS move up to a page per exit. INS data that was answered beyond what is consumed. */
-	u16 pio_port;
-	u8 pio_size;
-	bool pio_in_batch;
-	u32 pio_count, pio_next;
+	bool read_pending, write_pending;		/* what run->mmio or run->io asks for now */
+	u8 exit; /* enum exit_reason that an op which returned X86_EXIT asks for; EXIT_NONE: none */
+	/*
+	 * REP INS and REP OUTS move up to a page per exit; the data lie in the second page of the run area. IN: the client
+	 * fills @count elements, of which @next were consumed. OUT: @count elements collected so far.
+	 */
+	struct {
+		u8 state; /* enum io_batch */
+		u8 size;
+		u16 port;
+		u32 count, next;
+		u64 rip;
+	} batch;
 };
+enum io_batch { IO_BATCH_NONE, IO_BATCH_IN_ASKED, IO_BATCH_IN_READY, IO_BATCH_OUT, IO_BATCH_OUT_ASKED };
+
+enum msr_exit { MSR_EXIT_NONE, MSR_EXIT_ASKED, MSR_EXIT_ANSWERED };
 
 struct vcpu {
 	struct host_file file;
@@ -135,6 +161,9 @@ struct vcpu {
 	/* Interrupts */
 	struct lapic *lapic;	/* (i) NULL without an in-kernel LAPIC */
 	bool request_irq_window;	/* (v) run->request_interrupt_window seen */
+	s16 pending_external_vector;	/* (v) KVM_INTERRUPT's ExtINT with a split irqchip; -1: none */
+	u8 pending_ioapic_eoi;		/* (v) vector, with REQ_IOAPIC_EOI */
+	bool pv_unhalted;		/* (a) KVM_HC_KICK_CPU: wake from HLT once */
 
 	/* Debugging by the client; (v) */
 	u32 guest_debug;	/* KVM_GUESTDBG_* */
@@ -148,12 +177,12 @@ struct vcpu {
 	u64 sigmask;		/* (v) KVM_SET_SIGNAL_MASK */
 	u64 last_exit_ns;
 	struct {
-		bool valid;	/* an MSR access waits for the client (KVM_EXIT_X86_RDMSR/WRMSR) */
-		bool done, error, write;
-		u32 index;
-		u64 data;
+		u8 state;	/* enum msr_exit: an MSR access that the client decides */
+		bool error, write;
+		u32 index, reason;
+		u64 data, rip;
 	} msr_exit;
-	bool hypercall_pending;
+	bool hypercall_pending;	/* KVM_EXIT_HYPERCALL: RAX comes from run->hypercall.ret */
 };
 
 /* ---- core/vcpu.c ---------------------------------------------------------------------------------------------- */
@@ -194,7 +223,8 @@ void x86_vcpu_destroy(struct vcpu *vcpu);
 long x86_vcpu_ioctl(struct vcpu *vcpu, unsigned cmd, u64 arg);
 /** Power-up (@init false) or INIT state, SDM 3A table 9-1. */
 void x86_vcpu_reset(struct vcpu *vcpu, bool init);
-/* run.c: KVM_RUN, after the generic checks. 0 (exit reason in run) or -errno. */
+/* run.c: KVM_RUN, after the generic checks (vcpu->mutex held). Owns vcpu->thread, ->place, ->srcu_idx and the signal mask while it
+ * runs. 0 (exit reason in run) or -errno. */
 int x86_vcpu_run(struct vcpu *vcpu);
 /** Whether a halted vCPU has a reason to wake. Any thread. */
 bool x86_vcpu_runnable(struct vcpu *vcpu);
@@ -233,6 +263,14 @@ enum x86_result vcpu_translate(struct vcpu *vcpu, u64 la, u32 pferr_access, u64 
 /** Physical accesses that may hit memory, in-kernel devices, or need the client. @len within one page. */
 enum x86_result vcpu_phys_read(struct vcpu *vcpu, u64 gpa, void *buf, unsigned len);
 enum x86_result vcpu_phys_write(struct vcpu *vcpu, u64 gpa, const void *buf, unsigned len);
+enum x86_result vcpu_io_insn_done(struct vcpu *vcpu, enum x86_result r);
+/** Whoever executed an instruction passes its result through here: forgets used answers, sees queued writes. */
+static inline enum x86_result vcpu_insn_done(struct vcpu *vcpu, enum x86_result r)
+{
+	if (likely(!(vcpu->io.nr_answered | vcpu->io.nr_writes | vcpu->io.batch.state | vcpu->msr_exit.state)))
+		return r;
+	return vcpu_io_insn_done(vcpu, r);
+}
 /** After an emulated instruction returned X86_EXIT or X86_RETRY: fills vcpu->run; the exit for vcpu_run(). */
 void vcpu_emul_exit(struct vcpu *vcpu, enum x86_result r, struct engine_exit *exit);
 /** Completes what the client answered, at the start of KVM_RUN. 1: run->... filled again, leave at once; 0; -errno. */
