@@ -23,9 +23,10 @@ enum vcpu_request {
 	REQ_EXIT,		/* vm_kill */
 	REQ_ACK,		/* leave guest code once, for vm_request_all(wait) */
 	REQ_SCAN_IOAPIC,
-	REQ_SLOTS,		/* memslots were replaced */
 	REQ_IOAPIC_EOI,		/* leave with KVM_EXIT_IOAPIC_EOI for vcpu->pending_ioapic_eoi (split irqchip) */
 	REQ_IO,			/* a queued write waits for the client */
+	REQ_SLOTS,		/* leave the srcu section once: memslots or another (s) field were replaced */
+	REQ_SIGNAL,		/* a signal arrived: look at host_signal_pending() */
 };
 
 /* Where the vCPU thread is; (a). A kick matters in VCPU_IN_GUEST and VCPU_SLEEPING only. */
@@ -210,6 +211,44 @@ static inline void vcpu_request_kick(struct vcpu *vcpu, enum vcpu_request req)
 }
 /** Sends @req to all vCPUs and, with @wait, returns when each has left guest code since. Never with a vcpu->mutex whose vCPU is in guest. */
 void vm_request_all(struct vm *vm, enum vcpu_request req, bool wait);
+/**
+ * For the loop of KVM_RUN, before each entry of guest code and after each sleep, in the open srcu section: immediate_exit and
+ * signals, vm_kill, a full dirty ring; takes REQ_SLOTS, REQ_ACK, REQ_SIGNAL, REQ_EXIT, REQ_DIRTY_FULL and leaves and re-opens the srcu
+ * section where that is asked for (so pointers read under it are stale afterwards). 0: go on; 1: vcpu->run is filled, leave
+ * with 0; -EINTR (run->exit_reason = KVM_EXIT_INTR); -EIO.
+ */
+int vcpu_check_exit(struct vcpu *vcpu);
+/** The vCPU's own srcu section: open throughout x86_vcpu_run() except in vcpu_sleep(). core/vcpu.c opens it before x86_vcpu_run(). */
+static inline void vcpu_srcu_lock(struct vcpu *vcpu)
+{
+	vcpu->srcu_idx = host_srcu_read_lock(&vcpu->vm->srcu);
+}
+static inline void vcpu_srcu_unlock(struct vcpu *vcpu)
+{
+	host_srcu_read_unlock(&vcpu->vm->srcu, vcpu->srcu_idx);
+}
+/**
+ * Declares that guest code is about to run, so that kicks reach it. False: a request or immediate_exit is due, look at those
+ * first. Pair with vcpu_leave_guest() after engine->vcpu_run().
+ */
+static inline bool vcpu_enter_guest(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->place, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
+	if (likely(!(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) |
+		     __atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_RELAXED))))
+		return true;
+	__atomic_store_n(&vcpu->place, VCPU_IN_CORE, __ATOMIC_SEQ_CST);
+	return false;
+}
+static inline void vcpu_leave_guest(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->place, VCPU_IN_CORE, __ATOMIC_SEQ_CST);
+}
+/**
+ * HLT and its kin: sleeps, outside of the srcu section, until @ready, a request, immediate_exit, or a signal. 0 or -EINTR
+ * (a signal; vcpu_check_exit() says the same). Keeps the halt statistics.
+ */
+int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu));
 /** Which memslots view the vCPU uses: 1 in SMM. */
 static inline unsigned vcpu_as_id(const struct vcpu *vcpu)
 {
@@ -220,11 +259,12 @@ static inline unsigned vcpu_as_id(const struct vcpu *vcpu)
 /* vcpu_ioctl.c */
 int x86_vcpu_init(struct vcpu *vcpu);
 void x86_vcpu_destroy(struct vcpu *vcpu);
-long x86_vcpu_ioctl(struct vcpu *vcpu, unsigned cmd, u64 arg);
+/** @data: core's copy of the fixed-size structure at the client's @arg, see core/ioctl.h; NULL for commands without one. */
+long x86_vcpu_ioctl(struct vcpu *vcpu, unsigned cmd, u64 arg, void *data);
 /** Power-up (@init false) or INIT state, SDM 3A table 9-1. */
 void x86_vcpu_reset(struct vcpu *vcpu, bool init);
-/* run.c: KVM_RUN, after the generic checks (vcpu->mutex held). Owns vcpu->thread, ->place, ->srcu_idx and the signal mask while it
- * runs. 0 (exit reason in run) or -errno. */
+/* run.c: KVM_RUN. core/vcpu.c holds vcpu->mutex, has set vcpu->thread, ->place (VCPU_IN_CORE) and the signal mask, has opened the
+ * vCPU's srcu section, and undoes all this afterwards. 0 (exit reason in run) or -errno. */
 int x86_vcpu_run(struct vcpu *vcpu);
 /** Whether a halted vCPU has a reason to wake. Any thread. */
 bool x86_vcpu_runnable(struct vcpu *vcpu);

@@ -19,7 +19,7 @@
 
 #define VM_MAX_VCPUS	 255
 #define VM_MAX_VCPU_ID	 4096
-#define VM_MEM_SLOTS	 512	/* user slots for each address space */
+#define VM_MEM_SLOTS	 32764	/* user slots for each address space, as Linux has */
 #define VM_ADDRESS_SPACES 2	/* 1 is SMRAM's view (KVM_CAP_MULTI_ADDRESS_SPACE) */
 #define VM_MAX_IRQ_ROUTES 4096
 #define GPA_BITS	 46	/* what CPUID 0x80000008 offers at most */
@@ -36,7 +36,8 @@ struct memslot {
 struct memslots {
 	u64 generation;
 	unsigned count;
-	struct memslot *slot[VM_MEM_SLOTS]; /* sorted by base_gfn */
+	unsigned last_used;		/* (a) a hint for memslot_find() */
+	struct memslot *slot[];		/* sorted by base_gfn */
 };
 
 /* A device in core that answers port or memory accesses. */
@@ -122,6 +123,11 @@ int core_init(const struct engine_ops *engine);
 /** ioctl on /dev/kvm itself: KVM_GET_API_VERSION, KVM_CREATE_VM (returns a descriptor) ... */
 long core_system_ioctl(unsigned cmd, u64 arg);
 const struct engine_ops *core_engine(void);
+/**
+ * Waits until every srcu section that was open has been left, vCPUs in guest code included (they are made to leave once). For
+ * writers of (s) fields, after the new value is published; not with irq_lock, inner locks or in an srcu section.
+ */
+void vm_synchronize(struct vm *vm);
 void vm_get(struct vm *vm);
 void vm_put(struct vm *vm);
 struct vcpu *vm_vcpu_by_id(struct vm *vm, u32 vcpu_id);
@@ -169,8 +175,9 @@ void vm_irqfds_destroy(struct vm *vm);
 /* ---- core/x86/vm_ioctl.c: what is x86's of a VM ------------------------------------------------------------------ */
 int x86_vm_init(struct vm *vm);
 void x86_vm_destroy(struct vm *vm);
-long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg);	/* -ENOTTY: not x86's */
-long x86_system_ioctl(unsigned cmd, u64 arg);			/* CPUID and MSR lists ... */
+/* @data: core's copy of the fixed-size structure at the client's @arg, see core/ioctl.h; NULL for commands without one. */
+long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data);	/* -ENOTTY: not x86's */
+long x86_system_ioctl(unsigned cmd, u64 arg, void *data);		/* CPUID and MSR lists ... */
 int x86_check_extension(struct vm *vm, u64 cap);
 int x86_vm_enable_cap(struct vm *vm, const struct kvm_enable_cap *cap);
 

@@ -56,6 +56,9 @@ int host_srcu_read_lock(struct host_srcu *s);
 void host_srcu_read_unlock(struct host_srcu *s, int idx);
 /** Returns when every reader that began before the call has ended. The caller is no reader. */
 void host_srcu_synchronize(struct host_srcu *s);
+/* The same in two steps, so that readers can be asked to leave in between: those that enter after host_srcu_begin() are not waited for. */
+u64 host_srcu_begin(struct host_srcu *s);
+void host_srcu_wait(struct host_srcu *s, u64 ticket);
 
 /* ---- time -------------------------------------------------------------------------------------------------- */
 
@@ -96,6 +99,12 @@ int host_wait_sleep(struct host_wait *w, bool (*ready)(struct host_wait *w));
 void host_wait_wake(struct host_wait *w);
 /** The vCPU thread has work for its signal handler: KVM_RUN must return -EINTR. Cheap: polled in loops. */
 bool host_signal_pending(void);
+/**
+ * Brackets KVM_RUN: a signal that arrives between the two makes host_signal_pending() true until host_run_end(), and
+ * sets @bits in *@requests, which guest code polls. (In the kernel a signal interrupts guest code by itself.)
+ */
+void host_run_begin(u64 *requests, u64 bits);
+void host_run_end(void);
 /** Installs @mask (64 signal bits, bit n-1 for signal n) as the thread's signal mask; the former goes to @old. */
 void host_sigmask_set(u64 mask, u64 *old);
 /** Makes the CPU that runs vCPU thread @thread leave guest code (kernel: an IPI; lite polls, so nothing to do). */
@@ -129,6 +138,8 @@ struct host_file_ops {
 	struct host_shared *(*mmap)(struct host_file *file, u64 pgoff, u64 *index);
 	/** As pread(2) to client memory. NULL: -EINVAL. */
 	long (*read)(struct host_file *file, u64 dst, size_t len, u64 offset);
+	/** What a plain read(2) or mmap(2) of the descriptor sees where the host has no other way to serve it. May be NULL. */
+	struct host_shared *(*backing)(struct host_file *file);
 	/** The last descriptor of @file is gone. */
 	void (*release)(struct host_file *file);
 };

@@ -30,23 +30,24 @@ struct host_spinlock {
 	pthread_mutex_t mutex; /* threads may be preempted: sleeping beats spinning */
 };
 
-/* Readers count themselves in one of two epochs; a writer waits until the old epoch is empty. */
+/* Readers write the epoch in which they began to a slot of their own; a writer waits for older ones: hosts/user/srcu.c. */
 struct host_srcu {
 	pthread_mutex_t writer;
-	unsigned epoch;
-	long readers[2];
+	uint64_t epoch;
+	unsigned high; /* slots in use never reach this */
+	struct host_srcu_slot *slots;
 };
 
 struct host_timer {
 	void (*fn)(struct host_timer *timer);
 	u64 deadline_ns; /* 0: not armed */
-	struct host_timer *next, **pprev; /* in the service thread's list */
+	struct host_timer *next, **pprev; /* in the service thread's list, by deadline */
 	bool running;
 };
 
+/* A futex: @seq changes with every wake-up. */
 struct host_wait {
-	pthread_mutex_t mutex;
-	pthread_cond_t cond;
+	u32 seq;
 	u32 sleeping;
 };
 
