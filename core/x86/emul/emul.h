@@ -33,8 +33,8 @@ struct emul_ops {
 	enum x86_result (*read)(struct emul *e, u64 la, void *buf, unsigned len, unsigned acc);
 	enum x86_result (*write)(struct emul *e, u64 la, const void *buf, unsigned len, unsigned acc);
 	/* Compare and exchange @len (1, 2, 4, 8, 16) bytes atomically towards other vCPUs, even across a cache line. *@old
-	 * receives what was there; *@done whether it was exchanged. */
-	enum x86_result (*cmpxchg)(struct emul *e, u64 la, void *old, const void *new, unsigned len, bool *done);
+	 * receives what was there; *@done whether it was exchanged. Needs write permission either way. @acc as for write. */
+	enum x86_result (*cmpxchg)(struct emul *e, u64 la, void *old, const void *new, unsigned len, unsigned acc, bool *done);
 	/* Would an access of @len at @la fault? (ENTER, task switches, XSAVE: probes before committing.) */
 	enum x86_result (*probe)(struct emul *e, u64 la, unsigned len, bool write, unsigned acc);
 	/* Ports; permission was checked. One element of @size 1, 2, 4 bytes. */
@@ -59,12 +59,20 @@ struct emul_ops {
 	enum x86_result (*wbinvd)(struct emul *e);
 	/* SIMD, x87, XSAVE family: run the decoded instruction on the guest's register image. X86_UNHANDLED in the kernel. */
 	enum x86_result (*native)(struct emul *e, const struct insn *insn);
-	/* SMM: RSM, SDM 3C 31.7 */
+	/* SMM: RSM, SDM 3C 31.7; see emul_smm_leave() */
 	enum x86_result (*rsm)(struct emul *e);
-	/* IRET ends NMI blocking; the mode, CPL or a segment base changed (cached translations keyed by them). */
+	/* Optional, all below. IRET ends NMI blocking. */
 	void (*nmi_unmasked)(struct emul *e);
+	/* The mode, CPL or a segment changed (cached translations keyed by them); after SMM entry, RSM and task switches CR0, CR3,
+	 * CR4 and EFER too. */
 	void (*mode_changed)(struct emul *e);
+	/* One element of a repeated string instruction is committed: answers of the client that it consumed are no longer needed.
+	 * True: stop here; the instruction returns X86_CONTINUE with RIP unmoved and goes on when it is executed again. Without
+	 * this hook it stops after EMUL_STRING_BATCH elements. */
+	bool (*element_done)(struct emul *e);
 };
+
+#define EMUL_STRING_BATCH 1024
 
 struct emul {
 	struct x86_state *s;
@@ -72,8 +80,14 @@ struct emul {
 	struct insn insn;	/* the one being executed */
 	u64 next_rip;		/* committed to s->rip when the handler returned X86_CONTINUE or X86_EXIT */
 	struct x86_event fault; /* valid after X86_FAULT */
-	bool tf_at_start;	/* RFLAGS.TF when the instruction began: a #DB trap follows it */
+	bool tf_at_start;	/* after an instruction: a #DB trap (DR6.BS) follows it. RFLAGS.TF when it began, mostly */
+	u8 after;		/* the handler's wishes for the commit: EMUL_AFTER_* */
+	u8 ext;			/* while an event is delivered: the EXT bit of error codes */
 };
+
+/* @after: the low bits are the new interrupt shadow (SHADOW_*) */
+#define EMUL_AFTER_EXIT	   0x40 /* an op returned X86_EXIT: so does the instruction */
+#define EMUL_AFTER_KEEP_RF 0x80 /* RFLAGS.RF was set by the instruction itself */
 
 /* Records an exception; always returns X86_FAULT, so that "return emul_fault(...)" reads well. */
 enum x86_result emul_fault(struct emul *e, u8 vector);
@@ -82,6 +96,11 @@ enum x86_result emul_page_fault(struct emul *e, u64 la, u32 error);
 
 /** Fetches, decodes and executes the instruction at CS:RIP. */
 enum x86_result emul_step(struct emul *e);
+/**
+ * Executes @insn, already decoded and located at CS:RIP, wherever it is kept: a cache of decoded instructions need not copy.
+ * Clears RFLAGS.RF and the interrupt shadow unless the instruction sets them.
+ */
+enum x86_result emul_exec(struct emul *e, const struct insn *insn);
 /** Executes @e->insn, already decoded and located at CS:RIP. Clears the interrupt shadow unless the instruction sets one. */
 enum x86_result emul_insn(struct emul *e);
 /**
@@ -89,5 +108,28 @@ enum x86_result emul_insn(struct emul *e);
  * merged by SDM 3A table 6-5 into #DF and shutdown. Returns X86_CONTINUE, X86_RETRY, X86_SHUTDOWN.
  */
 enum x86_result emul_deliver_event(struct emul *e, const struct x86_event *ev);
+
+/* ---- for implementers of ops->native and fast handlers --------------------------------------------------------- */
+
+/** The effective address (offset in its segment) of @insn's memory operand, truncated to the address size. Not for VSIB. */
+u64 emul_effective_address(const struct emul *e, const struct insn *insn);
+/**
+ * Segmentation: the linear address of @len bytes (0: no access, no checks) at @seg:@ea, with the limit, rights and canonical
+ * checks of the mode and, at CPL 3 with CR0.AM and RFLAGS.AC, the alignment check. @write: needs write rights.
+ * X86_CONTINUE, or X86_FAULT with #GP(0), #SS(0) or #AC(0).
+ */
+enum x86_result emul_linear(struct emul *e, unsigned seg, u64 ea, unsigned len, bool write, u64 *la);
+/** Whether CR0, CR4 and XCR0 allow @insn's state (x87 ... AVX-512): X86_CONTINUE, or X86_FAULT with #UD or #NM. */
+enum x86_result emul_check_state(struct emul *e, const struct insn *insn);
+
+/* ---- system management mode, SDM 3C 31, APM 2 10 ---------------------------------------------------------------- */
+
+/**
+ * Saves the state to SMRAM at @smbase + 0xfe00 (@long_mode: the CPU has long mode, AMD64's save-state map, else the 32-bit one) and
+ * enters SMM at its entry point. @hlt: the processor was halted (auto-halt restart). X86_CONTINUE, or X86_SHUTDOWN.
+ */
+enum x86_result emul_smm_enter(struct emul *e, u64 smbase, bool long_mode, bool hlt);
+/** RSM: the way back; *@smbase receives the possibly relocated base. X86_CONTINUE, or X86_SHUTDOWN when the saved state is invalid. */
+enum x86_result emul_smm_leave(struct emul *e, u64 *smbase, bool long_mode, bool *hlt);
 
 #endif
