@@ -1,0 +1,156 @@
+/*
+ * What the interrupt chips show to each other; irqchip.h is what the rest of core sees.
+ */
+#ifndef CORE_X86_IRQCHIP_CHIPS_H
+#define CORE_X86_IRQCHIP_CHIPS_H
+
+#include "core/x86/irqchip/irqchip.h"
+
+/* Who holds a line up: a line is the OR of its sources. */
+#define IRQ_SOURCE_USER	    0 /* KVM_IRQ_LINE, plain irqfd */
+#define IRQ_SOURCE_RESAMPLE 1 /* irqfd with a resample eventfd */
+#define IRQ_SOURCE_PIT	    2
+
+#define PIC_PINS 16
+#define PIC_CASCADE_PIN 2
+
+/* The two 8259As. */
+struct pic {
+	struct vm *vm;			/* (i) */
+	struct host_spinlock lock;
+	struct kvm_pic_state chip[2];	/* (lock) master, slave; the API's own form */
+	u8 sources[PIC_PINS];		/* (lock) */
+	bool output;			/* (lock for writing, a for reading) the INTR line */
+	struct io_device master, slave, elcr[2];
+};
+
+int pic_create(struct vm *vm);
+void pic_destroy(struct vm *vm);
+/** Moves line @pin (0..15). 1 it makes a new interrupt, 0 it was pending already or went down, -1 masked. */
+int pic_set_irq(struct pic *pic, unsigned pin, unsigned source, bool level);
+static inline bool pic_output(const struct pic *pic)
+{
+	return pic && __atomic_load_n(&pic->output, __ATOMIC_ACQUIRE);
+}
+/** INTA: the vector of the highest request (the spurious one of input 7 if there is none). */
+u8 pic_ack(struct pic *pic);
+void pic_get(struct pic *pic, unsigned chip, struct kvm_pic_state *state);
+void pic_set(struct pic *pic, unsigned chip, const struct kvm_pic_state *state);
+
+#define IOAPIC_PINS KVM_IOAPIC_NUM_PINS
+
+struct ioapic {
+	struct vm *vm;			/* (i) */
+	struct host_spinlock lock;
+	struct kvm_ioapic_state s;	/* (lock) */
+	u8 sources[IOAPIC_PINS];	/* (lock) */
+	struct io_device dev;
+};
+
+int ioapic_create(struct vm *vm);
+void ioapic_destroy(struct vm *vm);
+/** As pic_set_irq(), for input @pin (0..23). */
+int ioapic_set_irq(struct ioapic *ioapic, unsigned pin, unsigned source, bool level);
+/** A local APIC broadcasts the EOI of level-triggered @vector. */
+void ioapic_eoi(struct ioapic *ioapic, u8 vector);
+void ioapic_get(struct ioapic *ioapic, struct kvm_ioapic_state *state);
+void ioapic_set(struct ioapic *ioapic, const struct kvm_ioapic_state *state);
+
+/* Register offsets of the local APIC's page, SDM 3A table 10-1. */
+enum {
+	APIC_ID = 0x20, APIC_VERSION = 0x30, APIC_TPR = 0x80, APIC_APR = 0x90, APIC_PPR = 0xa0, APIC_EOI = 0xb0, APIC_RRD = 0xc0,
+	APIC_LDR = 0xd0, APIC_DFR = 0xe0, APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_TMR = 0x180, APIC_IRR = 0x200,
+	APIC_ESR = 0x280, APIC_LVT_CMCI = 0x2f0, APIC_ICR = 0x300, APIC_ICR2 = 0x310, APIC_LVT_TIMER = 0x320,
+	APIC_LVT_THERMAL = 0x330, APIC_LVT_PERF = 0x340, APIC_LVT_LINT0 = 0x350, APIC_LVT_LINT1 = 0x360,
+	APIC_LVT_ERROR = 0x370, APIC_TMICT = 0x380, APIC_TMCCT = 0x390, APIC_TDCR = 0x3e0, APIC_SELF_IPI = 0x3f0,
+};
+#define APIC_LVT_MASKED	    BIT64(16)
+#define APIC_SVR_ENABLED    BIT64(8)
+#define APIC_DELIVERY_MODE(x) (((x) >> 8) & 7)
+#define APIC_TIMER_MODE(x)  (((x) >> 17) & 3)
+enum { APIC_TIMER_ONESHOT, APIC_TIMER_PERIODIC, APIC_TIMER_DEADLINE };
+enum { APIC_DM_FIXED, APIC_DM_LOWEST, APIC_DM_SMI, APIC_DM_RESERVED, APIC_DM_NMI, APIC_DM_INIT, APIC_DM_SIPI, APIC_DM_EXTINT };
+
+#define APIC_BASE_BSP	 BIT64(8)
+#define APIC_BASE_EXTD	 BIT64(10)
+#define APIC_BASE_ENABLE BIT64(11)
+#define APIC_BASE_ADDR	 MASK64(51, 12)
+#define APIC_DEFAULT_BASE 0xfee00000ULL
+
+/*
+ * A local APIC. The register page belongs to its vCPU's thread; other threads only set bits of IRR and TMR, the latches
+ * of INIT and SIPI, and read the destination registers: all of that is atomic, so there is no lock but the timer's.
+ */
+struct lapic {
+	struct vcpu *vcpu;	/* (i) */
+	u32 *regs;		/* (a) one page, in the layout of struct kvm_lapic_state */
+	u32 esr_latch;		/* (a) errors since the last write to ESR */
+	u32 init_sipi;		/* (a) LAPIC_INIT, LAPIC_SIPI */
+	u32 sipi_vector;	/* (a) */
+
+	struct host_timer timer;
+	struct host_spinlock timer_lock;
+	u64 period_ns;		/* (timer_lock) 0 unless periodic */
+	u64 target_ns;		/* (timer_lock) when the timer fires next, host_now_ns(); 0 stopped */
+	u64 tsc_deadline;	/* (timer_lock) the MSR's value; 0 disarmed */
+};
+#define LAPIC_INIT 1
+#define LAPIC_SIPI 2
+
+static inline u32 lapic_reg(const struct lapic *l, unsigned offset)
+{
+	return __atomic_load_n(&l->regs[offset / 4], __ATOMIC_RELAXED);
+}
+static inline void lapic_set_reg(struct lapic *l, unsigned offset, u32 value)
+{
+	__atomic_store_n(&l->regs[offset / 4], value, __ATOMIC_RELAXED);
+}
+static inline bool lapic_is_x2apic(const struct lapic *l)
+{
+	return (__atomic_load_n(&l->vcpu->apic_base, __ATOMIC_RELAXED) & (APIC_BASE_EXTD | APIC_BASE_ENABLE)) ==
+	       (APIC_BASE_EXTD | APIC_BASE_ENABLE);
+}
+static inline bool lapic_hw_enabled(const struct lapic *l)
+{
+	return __atomic_load_n(&l->vcpu->apic_base, __ATOMIC_RELAXED) & APIC_BASE_ENABLE;
+}
+static inline bool lapic_sw_enabled(const struct lapic *l)
+{
+	return lapic_hw_enabled(l) && (lapic_reg(l, APIC_SVR) & APIC_SVR_ENABLED);
+}
+/** Does @l take interrupts of the PIC: through LINT0 in ExtINT mode, or past a disabled APIC (SDM 3A 10.1). */
+bool lapic_accepts_pic(const struct lapic *l);
+/** A message for this APIC, already matched. 1 accepted, 0 was pending already, -1 refused. Any thread. */
+int lapic_accept(struct lapic *l, const struct lapic_irq *irq);
+/** Is @l a destination of @irq (shorthand 0)? */
+bool lapic_matches(const struct lapic *l, struct vcpu *src, const struct lapic_irq *irq);
+/** Highest vector in a 256-bit register of eight words, -1 if none. */
+int lapic_highest(const struct lapic *l, unsigned reg);
+u32 lapic_ppr(const struct lapic *l);
+
+/* lapic_timer.c */
+void lapic_timer_init(struct lapic *l);
+void lapic_timer_destroy(struct lapic *l);
+/** TMICT or the mode changed: starts anew from @count bus cycles (1 ns each) of the divided clock. vCPU thread. */
+void lapic_timer_start(struct lapic *l, u32 count);
+void lapic_timer_stop(struct lapic *l);
+u32 lapic_timer_current(struct lapic *l);
+unsigned lapic_timer_divisor(const struct lapic *l);
+/** LVT timer changed from one mode to another: SDM 3A 10.5.4.1, the timer is disarmed. */
+void lapic_timer_mode_changed(struct lapic *l);
+
+/* irq.c: the routing table in force */
+struct irq_route {
+	u32 gsi, type; /* KVM_IRQ_ROUTING_IRQCHIP or _MSI */
+	u32 chip, pin;
+	u64 msi_address;
+	u32 msi_data;
+};
+struct irq_routing {
+	u32 nr;
+	u32 first[VM_MAX_IRQ_ROUTES + 1]; /* entries of GSI g: first[g] .. first[g + 1] - 1 */
+	s32 gsi_of[3][IOAPIC_PINS];	  /* chip and pin to GSI; -1 */
+	struct irq_route route[];
+};
+
+#endif

@@ -1,0 +1,151 @@
+/*
+ * The local APIC's timer (SDM 3A 10.5.4): one-shot, periodic, and TSC-deadline. Its bus clock runs at 1 GHz, so that a
+ * count times the divisor is nanoseconds.
+ */
+#include "core/x86/irqchip/chips.h"
+
+/* A guest may not keep a host CPU busy with its own timer. */
+#define MIN_PERIOD_NS 100000ULL
+
+unsigned lapic_timer_divisor(const struct lapic *l)
+{
+	u32 tdcr = lapic_reg(l, APIC_TDCR);
+	unsigned code = (tdcr & 3) | (tdcr & 8) >> 1;
+
+	return code == 7 ? 1 : 2U << code;
+}
+
+/* The host's timer went off; a service thread. */
+static void lapic_timer_fire(struct host_timer *timer)
+{
+	struct lapic *l = container_of(timer, struct lapic, timer);
+	unsigned long flags = host_spin_lock(&l->timer_lock);
+
+	if (!l->target_ns) {
+		host_spin_unlock(&l->timer_lock, flags);
+		return;
+	}
+	if (l->period_ns) {
+		u64 now = host_now_ns();
+
+		l->target_ns += l->period_ns;
+		/* Ticks that nobody could have taken in time are one tick. */
+		if (l->target_ns <= now)
+			l->target_ns += (now - l->target_ns) / l->period_ns * l->period_ns + l->period_ns;
+		host_timer_start(&l->timer, l->target_ns);
+	} else {
+		l->target_ns = 0;
+		l->tsc_deadline = 0;
+	}
+	host_spin_unlock(&l->timer_lock, flags);
+	lapic_deliver_lvt(l->vcpu, APIC_LVT_TIMER);
+}
+
+void lapic_timer_init(struct lapic *l)
+{
+	host_spin_init(&l->timer_lock);
+	host_timer_init(&l->timer, lapic_timer_fire);
+}
+
+void lapic_timer_destroy(struct lapic *l)
+{
+	lapic_timer_stop(l);
+	host_timer_cancel(&l->timer);
+	host_spin_destroy(&l->timer_lock);
+}
+
+void lapic_timer_stop(struct lapic *l)
+{
+	unsigned long flags = host_spin_lock(&l->timer_lock);
+
+	l->period_ns = l->target_ns = l->tsc_deadline = 0;
+	host_spin_unlock(&l->timer_lock, flags);
+	host_timer_cancel(&l->timer);
+}
+
+static void lapic_timer_arm(struct lapic *l, u64 target_ns, u64 period_ns, u64 tsc_deadline)
+{
+	unsigned long flags = host_spin_lock(&l->timer_lock);
+
+	l->target_ns = target_ns;
+	l->period_ns = period_ns;
+	l->tsc_deadline = tsc_deadline;
+	host_timer_start(&l->timer, target_ns);
+	host_spin_unlock(&l->timer_lock, flags);
+}
+
+void lapic_timer_start(struct lapic *l, u32 count)
+{
+	u64 now = host_now_ns(), divisor = lapic_timer_divisor(l), period = 0;
+
+	lapic_timer_stop(l);
+	if (!count)
+		return;
+	if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_PERIODIC)
+		period = MAX(lapic_reg(l, APIC_TMICT) * divisor, MIN_PERIOD_NS);
+	lapic_timer_arm(l, now + count * divisor, period, 0);
+}
+
+u32 lapic_timer_current(struct lapic *l)
+{
+	unsigned long flags;
+	u64 now, left;
+
+	if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_DEADLINE)
+		return 0;
+	flags = host_spin_lock(&l->timer_lock);
+	now = host_now_ns();
+	left = l->target_ns > now ? l->target_ns - now : 0;
+	if (l->target_ns && !left && l->period_ns)
+		left = l->period_ns; /* wrapped: the tick is on its way */
+	host_spin_unlock(&l->timer_lock, flags);
+	return left / lapic_timer_divisor(l);
+}
+
+void lapic_timer_mode_changed(struct lapic *l)
+{
+	lapic_timer_stop(l);
+	lapic_set_reg(l, APIC_TMICT, 0);
+}
+
+u64 lapic_get_tsc_deadline(struct vcpu *vcpu)
+{
+	struct lapic *l = vcpu->lapic;
+	unsigned long flags;
+	u64 deadline;
+
+	if (!l || APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) != APIC_TIMER_DEADLINE)
+		return 0;
+	flags = host_spin_lock(&l->timer_lock);
+	deadline = l->tsc_deadline;
+	host_spin_unlock(&l->timer_lock, flags);
+	return deadline;
+}
+
+void lapic_set_tsc_deadline(struct vcpu *vcpu, u64 tsc)
+{
+	struct lapic *l = vcpu->lapic;
+	u64 now_tsc, ticks, ns;
+
+	if (!l || APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) != APIC_TIMER_DEADLINE)
+		return;
+	if (!tsc) {
+		lapic_timer_stop(l);
+		return;
+	}
+	now_tsc = vcpu_read_tsc(vcpu);
+	ticks = tsc > now_tsc ? tsc - now_tsc : 0;
+	/* Ticks to nanoseconds without overflow: whole milliseconds first. */
+	ns = vcpu->tsc_khz ? ticks / vcpu->tsc_khz * 1000000 + ticks % vcpu->tsc_khz * 1000000 / vcpu->tsc_khz : ticks;
+	if (ns >> 62)
+		ns = 1ULL << 62;
+	lapic_timer_arm(l, host_now_ns() + ns, 0, tsc);
+}
+
+void lapic_tsc_changed(struct vcpu *vcpu)
+{
+	u64 deadline = lapic_get_tsc_deadline(vcpu);
+
+	if (deadline)
+		lapic_set_tsc_deadline(vcpu, deadline);
+}
