@@ -92,6 +92,8 @@ struct vm {
 	struct pit *pit;
 	struct irq_routing *routing;	/* (s) */
 	struct irqfd *irqfds;		/* (m) */
+	struct ioeventfd *ioeventfds;	/* (m) */
+	struct io_device *lapic_device;	/* (i) once irqchip says so: the register pages of all local APICs */
 	struct irq_ack_notifier *ack_notifiers;	/* (s) */
 	u64 arch_irq_state[VM_MAX_IRQ_ROUTES / 64]; /* (a) level of userspace line sources */
 
@@ -171,6 +173,7 @@ void coalesced_destroy(struct vm *vm);
 int vm_ioeventfd(struct vm *vm, const struct kvm_ioeventfd *args);
 int vm_irqfd(struct vm *vm, const struct kvm_irqfd *args);
 void vm_irqfds_destroy(struct vm *vm);
+void vm_ioeventfds_destroy(struct vm *vm);
 
 /* ---- core/x86/vm_ioctl.c: what is x86's of a VM ------------------------------------------------------------------ */
 int x86_vm_init(struct vm *vm);

@@ -128,6 +128,10 @@ bool lapic_matches(const struct lapic *l, struct vcpu *src, const struct lapic_i
 int lapic_highest(const struct lapic *l, unsigned reg);
 u32 lapic_ppr(const struct lapic *l);
 
+/** The register page as an in-kernel device: each vCPU reaches its own. */
+int lapic_mmio_read(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, void *buf);
+int lapic_mmio_write(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, const void *buf);
+
 /* lapic_timer.c */
 void lapic_timer_init(struct lapic *l);
 void lapic_timer_destroy(struct lapic *l);

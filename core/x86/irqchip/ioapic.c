@@ -23,7 +23,7 @@ enum { IDX_ID = 0, IDX_VERSION = 1, IDX_ARBITRATION = 2, IDX_TABLE = 0x10 };
 /* Sends input @pin's message if its entry lets it. Lock held. Returns as pic_set_irq(). */
 static int ioapic_service(struct ioapic *ioapic, unsigned pin)
 {
-	union kvm_ioapic_redirect_entry *e = &ioapic->s.redirtbl[pin];
+	__auto_type e = &ioapic->s.redirtbl[pin];
 	struct lapic_irq irq;
 	int r;
 
@@ -51,7 +51,7 @@ static int ioapic_service(struct ioapic *ioapic, unsigned pin)
 
 int ioapic_set_irq(struct ioapic *ioapic, unsigned pin, unsigned source, bool level)
 {
-	union kvm_ioapic_redirect_entry *e;
+	__typeof__(&ioapic->s.redirtbl[0]) e;
 	unsigned long flags;
 	bool was;
 	int r = 0;
@@ -89,7 +89,7 @@ void ioapic_eoi(struct ioapic *ioapic, u8 vector)
 
 	flags = host_spin_lock(&ioapic->lock);
 	for (pin = 0; pin < IOAPIC_PINS; pin++) {
-		union kvm_ioapic_redirect_entry *e = &ioapic->s.redirtbl[pin];
+		__auto_type e = &ioapic->s.redirtbl[pin];
 
 		if (e->fields.vector == vector && e->fields.trig_mode && e->fields.remote_irr)
 			acked |= 1U << pin;
@@ -105,7 +105,7 @@ void ioapic_eoi(struct ioapic *ioapic, u8 vector)
 
 	flags = host_spin_lock(&ioapic->lock);
 	for (pin = 0; pin < IOAPIC_PINS; pin++) {
-		union kvm_ioapic_redirect_entry *e = &ioapic->s.redirtbl[pin];
+		__auto_type e = &ioapic->s.redirtbl[pin];
 
 		if (!(acked & (1U << pin)))
 			continue;
@@ -133,7 +133,7 @@ static u32 ioapic_read_index(const struct ioapic *ioapic)
 static void ioapic_write_index(struct ioapic *ioapic, u32 value)
 {
 	unsigned index = ioapic->s.ioregsel & 0xff, pin = (index - IDX_TABLE) / 2;
-	union kvm_ioapic_redirect_entry *e;
+	__typeof__(&ioapic->s.redirtbl[0]) e;
 	u64 old;
 
 	if (index == IDX_ID) {

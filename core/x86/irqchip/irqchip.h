@@ -45,7 +45,7 @@ struct lapic_irq {
 };
 /** How many vCPUs got it; -1 none. @src NULL from a device. */
 int irq_deliver(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq);
-/** One of the 24 I/O APIC / 16 PIC / MSI routes of @gsi; @source: KVM_USERSPACE_IRQ_SOURCE_ID 0, irqfd resample 1, PIT 2. In an srcu section. >= 0 or -EINVAL. */
+/** Moves line @gsi for @source (IRQ_SOURCE_* of chips.h; 0 is the client). In an srcu section. > 0 delivered, 0 pending already, -1 masked or unrouted. */
 int irq_set_gsi(struct vm *vm, unsigned source, u32 gsi, int level);
 int irq_send_msi(struct vm *vm, u64 address, u32 data);
 int irq_routing_default(struct vm *vm);	/* PIC 0-15, I/O APIC 0-23 */
