@@ -63,7 +63,6 @@ struct bus {
 	struct io_range *view[IO_SPACES];
 	unsigned ranges[IO_SPACES];
 	u64 order;
-	bool batch;	/* views are stale on purpose, see bus_batch_begin() */
 };
 
 void bus_init(struct bus *bus);

@@ -89,8 +89,10 @@ struct device_bus {
 	int (*attach)(struct device_bus *bus, struct device *dev, struct error *err);
 	/** After the class's realize; failure unrealizes. May be NULL. */
 	int (*attached)(struct device_bus *bus, struct device *dev, struct error *err);
-	/** Before the class's unrealize. May be NULL. */
+	/** After the class's unrealize, or failed realize. May be NULL. */
 	void (*detach)(struct device_bus *bus, struct device *dev);
+	/** Before the class's reset. May be NULL. */
+	void (*reset)(struct device_bus *bus, struct device *dev);
 	struct list devices;	/* struct device, by bus_link */
 	struct list link;	/* in the machine's list of buses */
 };

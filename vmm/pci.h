@@ -66,6 +66,7 @@ struct pci_msix {
 	struct io_region bar;	/* when it has a BAR of its own */
 	bool enabled, masked;
 	struct irq_route *routes; /* for eventfds, made on demand */
+	int *eventfds;		  /* connected now, or -1 */
 };
 
 struct pci_device {
@@ -88,10 +89,16 @@ struct pci_device {
 	bool intx_driven;	/* what the bus has been told, INTx disable considered */
 };
 
+#define PCI_PIRQS 8
+
+/* The interrupt wires of the bus: pin A of slot n is wire n % 8, pins B to D the ones after it (PIRQA-PIRQH of the ISA bridge). */
 struct pci_bus {
 	struct device_bus bus;
 	u8 number;
 	struct pci_device *devices[256];
+	pthread_mutex_t irq_lock;
+	u16 wire[PCI_PIRQS];		/* (irq_lock) how many devices pull it */
+	u8 isa_route[PCI_PIRQS];	/* (irq_lock) the ISA interrupt it also drives, or 0 */
 };
 
 /** Vendor and device id, class code as 0xBBSSPP, revision. Subsystem ids are set to the same. */
@@ -146,7 +153,30 @@ int pci_dma_write(struct pci_device *pci, u64 gpa, const void *buf, u64 len);
 u32 pci_config_read(struct pci_device *pci, unsigned offset, unsigned size);
 void pci_config_write(struct pci_device *pci, unsigned offset, u32 value, unsigned size);
 
-/** Makes the bus "pcie.0" and its INTx wires; called by the machine. */
+/** Makes the bus @name and its INTx wires; called by the machine. */
 void pci_bus_init(struct machine *m, struct pci_bus *bus, const char *name);
+void pci_bus_destroy(struct pci_bus *bus);
+
+/** Makes wire @wire drive ISA interrupt @irq too, for a guest that uses the PICs; 0: none. */
+void pci_route_wire(struct pci_bus *bus, unsigned wire, u8 irq);
+
+/** The configuration space of function @devfn, or NULL. Machine lock held. */
+struct pci_device *pci_find(struct pci_bus *bus, u8 devfn);
+
+/**
+ * What firmware does, for a kernel that is started without any: gives every BAR an address in [@mem, @mem_end), [@mem64, @mem64_end)
+ * or port range [@io, @io_end), fills in the interrupt line. BARs that do not fit stay 0.
+ */
+struct pci_windows {
+	u64 mem, mem_end, mem64, mem64_end, io, io_end;
+};
+void pci_assign(struct pci_bus *bus, const struct pci_windows *windows);
+
+/* Between pci.c and pci_irq.c. */
+void pci_irq_init(struct pci_device *pci);
+void pci_irq_reset(struct pci_device *pci);
+void pci_irq_release(struct pci_device *pci);
+void pci_irq_config_written(struct pci_device *pci, unsigned offset, unsigned size);
+void pci_intx_update(struct pci_device *pci);
 
 #endif
