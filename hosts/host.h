@@ -110,6 +110,8 @@ void host_sigmask_set(u64 mask, u64 *old);
 /** Makes the CPU that runs vCPU thread @thread leave guest code (kernel: an IPI; lite polls, so nothing to do). */
 void host_thread_kick(u64 thread);
 void host_cond_resched(void);
+/** One turn of a loop that waits for another thread without a lock: spins in the first rounds, then yields, then naps. */
+void host_backoff(unsigned round);
 
 static inline void host_cpu_relax(void)
 {

@@ -32,9 +32,8 @@ struct host_spinlock {
 
 /* Readers write the epoch in which they began to a slot of their own; a writer waits for older ones: hosts/user/srcu.c. */
 struct host_srcu {
-	pthread_mutex_t writer;
-	uint64_t epoch;
-	unsigned high; /* slots in use never reach this */
+	uint64_t epoch; /* (a) */
+	unsigned high;	/* (a) slots in use never reach this */
 	struct host_srcu_slot *slots;
 };
 

@@ -1,0 +1,37 @@
+/*
+ * Signals as KVM_RUN must see them. In the kernel a signal makes KVM_RUN return -EINTR and its handler runs after that. In a
+ * process the handler would run in the middle. So every handler of the client is replaced by host_signal_trampoline():
+ * outside of KVM_RUN it calls the client's handler at once; inside, it notes the signal, queues it again, blocked, and KVM_RUN
+ * leaves; the handler runs when host_run_end() opens the signal. With KVM_SET_SIGNAL_MASK the client may have it blocked
+ * outside: then it stays pending, as with Linux.
+ *
+ * The client's calls of sigaction() and its kin come to host_sigaction() because libtrine and the preload shim export functions
+ * of those names. Handlers that were installed behind its back are found at the first KVM_RUN.
+ */
+#ifndef HOSTS_USER_SIGNAL_H
+#define HOSTS_USER_SIGNAL_H
+
+#include <signal.h>
+
+#include "hosts/host.h"
+
+/* What a handler on this thread needs to know. */
+struct host_thread {
+	bool in_run, pending, masked, prepared;
+	u64 *requests, bits; /* set on arrival */
+	u32 *sleep_word;     /* changed on arrival */
+	u64 deferred;	     /* signals to be opened at host_run_end() */
+};
+
+struct host_thread *host_thread(void);
+
+/** As sigaction(2); what the client sees of its own dispositions. Async-signal-safe. 0, or -1 and errno. */
+int host_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
+/** Runs the client's disposition of @sig (called by our own SIGSEGV and SIGBUS handler, for faults that are not ours). */
+void host_signal_client(int sig, siginfo_t *info, void *context);
+/** Puts @handler before the client's for @sig. 0 or -errno. */
+int host_signal_own(int sig, void (*handler)(int sig, siginfo_t *info, void *context));
+/** Once a thread, before core touches client memory: SIGSEGV and SIGBUS must not be blocked. */
+void host_thread_prepare(void);
+
+#endif
