@@ -1,0 +1,78 @@
+/*
+ * AMD's XOP vector instructions (APM 4). See opcodes.h for the notation.
+ */
+
+#define MAC(op, mn) MD(X8, op) R(mn, W0 | L0, 0, Vo, Ho, Wo, Lo)
+MAC(85, VPMACSSWW)
+MAC(86, VPMACSSWD)
+MAC(87, VPMACSSDQL)
+MAC(8E, VPMACSSDD)
+MAC(8F, VPMACSSDQH)
+MAC(95, VPMACSWW)
+MAC(96, VPMACSWD)
+MAC(97, VPMACSDQL)
+MAC(9E, VPMACSDD)
+MAC(9F, VPMACSDQH)
+MAC(A6, VPMADCSSWD)
+MAC(B6, VPMADCSWD)
+#undef MAC
+MD(X8, A2)
+	R(VPCMOV, W0, 0, Vx, Hx, Wx, Lx)
+	R(VPCMOV, W1, 0, Vx, Hx, Lx, Wx)
+MD(X8, A3)
+	R(VPPERM, W0 | L0, 0, Vo, Ho, Wo, Lo)
+	R(VPPERM, W1 | L0, 0, Vo, Ho, Lo, Wo)
+#define ROT(op, op9, mn) \
+	MD(X8, op) R(mn, W0 | L0, 0, Vo, Wo, Ib) \
+	MD(X9, op9) \
+	R(mn, W0 | L0, 0, Vo, Wo, Ho) \
+	R(mn, W1 | L0, 0, Vo, Ho, Wo)
+ROT(C0, 90, VPROTB)
+ROT(C1, 91, VPROTW)
+ROT(C2, 92, VPROTD)
+ROT(C3, 93, VPROTQ)
+#undef ROT
+#define SHA(op, mn) \
+	MD(X9, op) \
+	R(mn, W0 | L0, 0, Vo, Wo, Ho) \
+	R(mn, W1 | L0, 0, Vo, Ho, Wo)
+SHA(94, VPSHLB)
+SHA(95, VPSHLW)
+SHA(96, VPSHLD)
+SHA(97, VPSHLQ)
+SHA(98, VPSHAB)
+SHA(99, VPSHAW)
+SHA(9A, VPSHAD)
+SHA(9B, VPSHAQ)
+#undef SHA
+#define COM(op, mn) MD(X8, op) R(mn, W0 | L0, 0, Vo, Ho, Wo, Ib)
+COM(CC, VPCOMB)
+COM(CD, VPCOMW)
+COM(CE, VPCOMD)
+COM(CF, VPCOMQ)
+COM(EC, VPCOMUB)
+COM(ED, VPCOMUW)
+COM(EE, VPCOMUD)
+COM(EF, VPCOMUQ)
+#undef COM
+MD(X9, 80) R(VFRCZPS, W0, 0, Vx, Wx)
+MD(X9, 81) R(VFRCZPD, W0, 0, Vx, Wx)
+MD(X9, 82) R(VFRCZSS, W0 | L0, 0, Vo, Wd)
+MD(X9, 83) R(VFRCZSD, W0 | L0, 0, Vo, Wq)
+#define HORIZ(op, mn) MD(X9, op) R(mn, W0 | L0, 0, Vo, Wo)
+HORIZ(C1, VPHADDBW)
+HORIZ(C2, VPHADDBD)
+HORIZ(C3, VPHADDBQ)
+HORIZ(C6, VPHADDWD)
+HORIZ(C7, VPHADDWQ)
+HORIZ(CB, VPHADDDQ)
+HORIZ(D1, VPHADDUBW)
+HORIZ(D2, VPHADDUBD)
+HORIZ(D3, VPHADDUBQ)
+HORIZ(D6, VPHADDUWD)
+HORIZ(D7, VPHADDUWQ)
+HORIZ(DB, VPHADDUDQ)
+HORIZ(E1, VPHSUBBW)
+HORIZ(E2, VPHSUBWD)
+HORIZ(E3, VPHSUBDQ)
+#undef HORIZ
