@@ -8,14 +8,14 @@
 
 #include "bench/speed/payload.h"
 
-#define SORTED	256
-#define SIEVE	4096
-#define TEXT	1024
+#define SORTED	128
+#define SIEVE	2048
+#define TEXT	512
 #define BUCKETS 512
 #define KEYS	384
-#define SIDE	16
+#define SIDE	12
 #define COPIED	16384
-#define DEPTH	13
+#define DEPTH	12
 
 struct node {
 	uint32_t key;
@@ -136,7 +136,7 @@ static uint64_t table(void)
 		node->next = *bucket;
 		*bucket = node;
 	}
-	for (uint32_t key = 0; key < 2048; key++) {
+	for (uint32_t key = 0; key < 1024; key++) {
 		struct node *node = lookup(key * 31 & 0xffff);
 
 		sum += node ? node->value : 1;
@@ -193,7 +193,7 @@ enum opcode { PUSH, ADD, XOR, SHIFT, DUP, SWAP, LOOP, END };
 static uint64_t machine(void)
 {
 	static const uint8_t program[] = {PUSH, 7, PUSH, 3, DUP, ADD, SWAP, XOR, SHIFT, PUSH, 5, ADD, LOOP, 2, END};
-	uint64_t stack[8] = {0}, count = 300;
+	uint64_t stack[8] = {0}, count = 200;
 	size_t pc = 0, top = 0;
 
 	for (;;) {
