@@ -54,7 +54,8 @@ enum tlb_scope {
 	TLB_ALL,	/* everything, global pages too */
 	TLB_NONGLOBAL,	/* CR3 load without PCID, or PCID @arg */
 	TLB_PAGE,	/* linear address @arg */
-	TLB_PCID,	/* all non-global of PCID @arg */
+	TLB_PCID,	/* all non-global of PCID @arg (also a CR3 load that switches to it) */
+	TLB_SWITCH,	/* CR3 loaded with bit 63: PCID @arg is current and its cached translations are still good */
 	TLB_GPA,	/* GPA to host mapping changed: everything that names host memory */
 };
 

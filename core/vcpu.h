@@ -158,6 +158,8 @@ struct vcpu {
 	/* Paravirtual (SDM has none: the KVM API document, x86 MSRs) */
 	u64 kvmclock_msr, wall_clock_msr, steal_msr, async_pf_msr, async_pf_int_msr, pv_eoi_msr, poll_control;
 	u64 steal_last_ns;
+	u32 clock_version;	/* of the kvmclock page, even */
+	bool clock_guest_stopped;	/* KVM_KVMCLOCK_CTRL: tell the guest at the next update */
 
 	/* Interrupts */
 	struct lapic *lapic;	/* (i) NULL without an in-kernel LAPIC */

@@ -98,7 +98,12 @@ struct vm {
 	u64 arch_irq_state[VM_MAX_IRQ_ROUTES / 64]; /* (a) level of userspace line sources */
 
 	/* Clock: core/x86/clock.c */
-	s64 clock_offset_ns;	/* (a) kvmclock = host_now_ns() + offset */
+	s64 clock_offset_ns;	/* (a) kvmclock at clock_base */
+	u64 clock_base;		/* (i) clock_counter() when the VM was made */
+	struct {
+		u64 counter, value, offset;	/* the last write of a TSC: others that match it get the same offset */
+		u32 khz;
+	} last_tsc;		/* (q) */
 	u64 wall_clock_msr;	/* (m) */
 	u32 tsc_khz;		/* (m) default of new vCPUs */
 	u64 boot_vcpu_id;	/* (m) */

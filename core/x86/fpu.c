@@ -1,0 +1,177 @@
+/*
+ * The XSAVE image and its ioctls; see fpu.h.
+ */
+#include "core/x86/fpu.h"
+
+#include "core/x86/cpuid.h"
+
+int fpu_create(struct vcpu *vcpu)
+{
+	vcpu->xsave_size = MAX(cpuid_xsave_size(cpuid_supported_xcr0()), (u32)XSAVE_MIN_SIZE);
+	vcpu->xsave = host_zalloc_pages(vcpu->xsave_size);
+	if (!vcpu->xsave)
+		return -ENOMEM;
+	fpu_reset(vcpu);
+	return 0;
+}
+
+void fpu_destroy(struct vcpu *vcpu)
+{
+	if (vcpu->xsave)
+		host_free_pages(vcpu->xsave, vcpu->xsave_size);
+	vcpu->xsave = NULL;
+}
+
+void fpu_reset(struct vcpu *vcpu)
+{
+	struct xsave_legacy *x = fpu_legacy(vcpu);
+
+	memset(vcpu->xsave, 0, vcpu->xsave_size);
+	x->fcw = FCW_INIT;
+	x->mxcsr = MXCSR_INIT;
+	x->mxcsr_mask = fpu_mxcsr_mask();
+	vcpu->x86.xcr0 = XCR0_FP;
+}
+
+u32 fpu_mxcsr_mask(void)
+{
+	u32 r[4];
+
+	/* Every 64-bit processor has DAZ; AMD's misaligned mode is bit 17 */
+	cpuid_host(0x80000000, 0, r);
+	if (r[0] < 0x80000001)
+		return 0xffff;
+	cpuid_host(0x80000001, 0, r);
+	return 0xffff | (r[2] & X86_FEATURE_BIT(X86_FEATURE_MISALIGNSSE) ? BIT64(17) : 0);
+}
+
+u32 fpu_client_size(void)
+{
+	return MAX(cpuid_xsave_size(cpuid_supported_xcr0()), (u32)XSAVE_CLIENT_SIZE);
+}
+
+/* Components that XSTATE_BV says are in their initial state get it written out, for readers that do not look there. */
+static void materialize(struct vcpu *vcpu)
+{
+	struct xsave_legacy *x = fpu_legacy(vcpu);
+	u64 bv = fpu_header(vcpu)->xstate_bv;
+
+	vcpu->vm->engine->state_sync(vcpu, REGS_FPU);
+	if (!(bv & XCR0_FP)) {
+		x->fcw = FCW_INIT;
+		x->fsw = 0;
+		x->ftw = 0;
+		x->fop = 0;
+		x->fip = 0;
+		x->fdp = 0;
+		memset(x->st, 0, sizeof(x->st));
+	}
+	if (!(bv & XCR0_SSE)) {
+		memset(x->xmm, 0, sizeof(x->xmm));
+		if (!(bv & XCR0_AVX))
+			x->mxcsr = MXCSR_INIT;
+	}
+}
+
+void fpu_get(struct vcpu *vcpu, struct kvm_fpu *fpu)
+{
+	struct xsave_legacy *x = fpu_legacy(vcpu);
+
+	materialize(vcpu);
+	memset(fpu, 0, sizeof(*fpu));
+	memcpy(fpu->fpr, x->st, sizeof(fpu->fpr));
+	fpu->fcw = x->fcw;
+	fpu->fsw = x->fsw;
+	fpu->ftwx = x->ftw;
+	fpu->last_opcode = x->fop;
+	fpu->last_ip = x->fip;
+	fpu->last_dp = x->fdp;
+	memcpy(fpu->xmm, x->xmm, sizeof(fpu->xmm));
+	fpu->mxcsr = x->mxcsr;
+}
+
+/** KVM_SET_FPU. MXCSR bits that the machine lacks are dropped, as loading them would fault. */
+int fpu_set(struct vcpu *vcpu, const struct kvm_fpu *fpu)
+{
+	struct xsave_legacy *x = fpu_legacy(vcpu);
+
+	vcpu->vm->engine->state_sync(vcpu, REGS_FPU);
+	memcpy(x->st, fpu->fpr, sizeof(x->st));
+	x->fcw = fpu->fcw;
+	x->fsw = fpu->fsw;
+	x->ftw = fpu->ftwx;
+	x->fop = fpu->last_opcode;
+	x->fip = fpu->last_ip;
+	x->fdp = fpu->last_dp;
+	memcpy(x->xmm, fpu->xmm, sizeof(x->xmm));
+	x->mxcsr = fpu->mxcsr & fpu_mxcsr_mask();
+	fpu_header(vcpu)->xstate_bv |= XCR0_FP | XCR0_SSE;
+	vcpu->vm->engine->state_changed(vcpu, REGS_FPU);
+	return 0;
+}
+
+int fpu_get_xsave(struct vcpu *vcpu, u64 arg, u32 size)
+{
+	static const u8 zeros[256];
+	u32 n = MIN(size, vcpu->xsave_size);
+
+	materialize(vcpu);
+	if (host_copy_to_client(arg, vcpu->xsave, n))
+		return -EFAULT;
+	for (; n < size; n += MIN(size - n, (u32)sizeof(zeros))) {
+		if (host_copy_to_client(arg + n, zeros, MIN(size - n, (u32)sizeof(zeros))))
+			return -EFAULT;
+	}
+	return 0;
+}
+
+int fpu_set_xsave(struct vcpu *vcpu, u64 arg)
+{
+	struct xsave_legacy *x = fpu_legacy(vcpu);
+	struct xsave_header header;
+	u32 mxcsr;
+
+	if (host_copy_from_client(&header, arg + 512, sizeof(header)) ||
+	    host_copy_from_client(&mxcsr, arg + offsetof(struct xsave_legacy, mxcsr), sizeof(mxcsr)))
+		return -EFAULT;
+	if ((header.xstate_bv & ~cpuid_supported_xcr0()) || header.xcomp_bv)
+		return -EINVAL;
+	for (unsigned i = 0; i < ARRAY_SIZE(header.reserved); i++) {
+		if (header.reserved[i])
+			return -EINVAL;
+	}
+	if (mxcsr & ~fpu_mxcsr_mask())
+		return -EINVAL;
+	if (host_copy_from_client(vcpu->xsave, arg, vcpu->xsave_size)) {
+		fpu_reset(vcpu);
+		return -EFAULT;
+	}
+	/* The client may have changed its memory since it was checked */
+	*fpu_header(vcpu) = header;
+	x->mxcsr = mxcsr;
+	x->mxcsr_mask = fpu_mxcsr_mask();
+	vcpu->vm->engine->state_changed(vcpu, REGS_FPU);
+	return 0;
+}
+
+void fpu_get_xcrs(struct vcpu *vcpu, struct kvm_xcrs *xcrs)
+{
+	memset(xcrs, 0, sizeof(*xcrs));
+	xcrs->nr_xcrs = 1;
+	xcrs->xcrs[0].value = vcpu->x86.xcr0;
+}
+
+int fpu_set_xcrs(struct vcpu *vcpu, const struct kvm_xcrs *xcrs)
+{
+	if (xcrs->nr_xcrs > KVM_MAX_XCRS || xcrs->flags)
+		return -EINVAL;
+	for (u32 i = 0; i < xcrs->nr_xcrs; i++) {
+		if (xcrs->xcrs[i].xcr == 0) {
+			if (vcpu_set_xcr(vcpu, 0, xcrs->xcrs[i].value) != X86_CONTINUE)
+				return -EINVAL;
+			vcpu->vm->engine->state_changed(vcpu, REGS_FPU);
+			break;
+		}
+	}
+	return 0;
+}
