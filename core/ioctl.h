@@ -18,19 +18,18 @@
 
 #include "hosts/host.h"
 
-/** How @cmd moves its structure; both false: @arg is a value, or the handler copies by itself. */
-struct ioctl_copy {
-	u32 cmd;
-	bool in, out;
-	bool out_on_e2big; /* the head tells the client how much room is needed */
-};
+/* Which descriptors know a command. */
+#define IOCTL_SYSTEM 1
+#define IOCTL_VM     2
+#define IOCTL_VCPU   4
 
+/** Answers -ENOTTY to commands it does not know. */
 typedef long (*ioctl_handler)(struct host_file *file, unsigned cmd, u64 arg, void *data);
 
 /**
- * Copies the structure of @cmd in, calls @handler, copies it out. @handler must answer -ENOTTY to commands it does not
- * know. Returns what it returned, or -EFAULT, -ENOMEM. Sleeps; takes no locks.
+ * Copies the structure of @cmd in, calls @handler, copies it out. @object is one of IOCTL_SYSTEM, IOCTL_VM, IOCTL_VCPU.
+ * Returns what @handler returned, or -EFAULT, -ENOMEM. May sleep; takes no locks.
  */
-long ioctl_dispatch(struct host_file *file, unsigned cmd, u64 arg, ioctl_handler handler);
+long ioctl_dispatch(struct host_file *file, unsigned object, unsigned cmd, u64 arg, ioctl_handler handler);
 
 #endif

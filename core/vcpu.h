@@ -123,6 +123,8 @@ struct vcpu {
 	bool immediate_kick;	/* (a) */
 	u64 thread;		/* (a) host_thread_self() of the one in KVM_RUN, 0 */
 	struct host_wait wait;
+	bool (*sleep_ready)(struct vcpu *vcpu);	/* (v) what vcpu_sleep() waits for */
+	u32 halt_poll_ns;	/* (v) how long vcpu_sleep() spins first */
 	int srcu_idx;		/* (v) of the open read section while in KVM_RUN */
 
 	struct x86_state x86;	/* (v) architectural state */
@@ -190,6 +192,7 @@ struct vcpu {
 
 /* ---- core/vcpu.c ---------------------------------------------------------------------------------------------- */
 int vm_create_vcpu(struct vm *vm, u32 id);	/* descriptor or -errno */
+void vcpu_destroy(struct vcpu *vcpu);		/* vm.c, when the VM goes */
 /** Sets the bit; does not make the vCPU look. */
 static inline void vcpu_set_request(struct vcpu *vcpu, enum vcpu_request req)
 {

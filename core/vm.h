@@ -77,7 +77,8 @@ struct vm {
 	u32 dirty_ring_bytes;		/* (m) 0: bitmaps */
 	struct io_device *io[IO_SPACES];	/* (s) */
 	struct coalesced_zones *coalesced;	/* (s), core/coalesced.c */
-	struct host_shared coalesced_ring;	/* (i) after the first zone; page KVM_COALESCED_MMIO_PAGE_OFFSET of each vCPU */
+	struct host_shared coalesced_ring;	/* (i) page KVM_COALESCED_MMIO_PAGE_OFFSET of each vCPU */
+	struct host_spinlock coalesced_lock;	/* its writers; a leaf */
 
 	struct vcpu *vcpus[VM_MAX_VCPUS];	/* (a) filled in order, under lock; never emptied before the end */
 	unsigned nr_vcpus;			/* (a) */
@@ -172,7 +173,9 @@ void io_device_unregister(struct vm *vm, enum io_space space, struct io_device *
 int io_read(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, void *buf);
 int io_write(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, const void *buf);
 /** ioctls of coalesced.c and eventfd.c */
-long vm_ioctl_coalesced(struct vm *vm, unsigned cmd, u64 arg);
+int coalesced_init(struct vm *vm);
+long vm_ioctl_coalesced(struct vm *vm, unsigned cmd, const struct kvm_coalesced_mmio_zone *args);
+/** Whether the write went into the ring. In an srcu section. */
 bool coalesced_write(struct vm *vm, enum io_space space, u64 addr, unsigned len, const void *buf);
 void coalesced_destroy(struct vm *vm);
 int vm_ioeventfd(struct vm *vm, const struct kvm_ioeventfd *args);

@@ -32,7 +32,7 @@ void host_free(void *ptr);
 /** Zeroed whole pages (@size is rounded up), page-aligned. NULL when there is none. May sleep. */
 void *host_zalloc_pages(size_t size);
 void host_free_pages(void *ptr, size_t size);
-/** Zeroed pages that the client can map (kvm_run, rings, statistics). 0 or -ENOMEM. */
+/** Zeroed pages that the client can map (kvm_run, rings, statistics); a read of their descriptor ends at @size. 0 or -ENOMEM. */
 int host_shared_alloc(struct host_shared *shared, size_t size);
 void host_shared_free(struct host_shared *shared);
 
@@ -104,9 +104,10 @@ bool host_signal_pending(void);
  * sets @bits in *@requests, which guest code polls. (In the kernel a signal interrupts guest code by itself.)
  */
 void host_run_begin(u64 *requests, u64 bits);
+/** Signals that arrived are delivered to the client when the ioctl returns, not here: no locks are held then. */
 void host_run_end(void);
-/** Installs @mask (64 signal bits, bit n-1 for signal n) as the thread's signal mask; the former goes to @old. */
-void host_sigmask_set(u64 mask, u64 *old);
+/** Between host_run_begin() and host_run_end(): the signal mask (bit n-1 for signal n) until then. */
+void host_run_sigmask(u64 mask);
 /** Makes the CPU that runs vCPU thread @thread leave guest code (kernel: an IPI; lite polls, so nothing to do). */
 void host_thread_kick(u64 thread);
 void host_cond_resched(void);

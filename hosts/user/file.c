@@ -200,6 +200,7 @@ long host_file_ioctl(int fd, unsigned cmd, u64 arg)
 		return -EBADF;
 	r = o->file->ops->ioctl(o->file, cmd, arg);
 	put(o);
+	host_signal_deliver();
 	return r;
 }
 

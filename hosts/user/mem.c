@@ -68,7 +68,6 @@ int host_shared_alloc(struct host_shared *shared, size_t size)
 {
 	int fd;
 
-	size = whole_pages(size);
 	fd = memfd_create("trine", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -ENOMEM;
@@ -77,6 +76,7 @@ int host_shared_alloc(struct host_shared *shared, size_t size)
 		sys_close(fd);
 		return -ENOMEM;
 	}
+	size = whole_pages(size);
 	shared->addr = sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (shared->addr == MAP_FAILED) {
 		shared->addr = NULL;

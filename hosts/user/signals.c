@@ -256,47 +256,49 @@ void host_run_begin(u64 *requests, u64 bits)
 	host_thread_prepare();
 	self.pending = false;
 	self.deferred = 0;
+	self.masked = false;
 	self.requests = requests;
 	self.bits = bits;
 	__atomic_store_n(&self.in_run, true, __ATOMIC_SEQ_CST);
 }
 
-void host_run_end(void)
+/* What is opened may have the default disposition, for the client means to fetch it by sigtimedwait(). */
+void host_run_sigmask(u64 mask)
 {
-	u64 deferred;
-
-	__atomic_store_n(&self.in_run, false, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&self.pending, false, __ATOMIC_SEQ_CST);
-	deferred = self.deferred;
-	self.deferred = 0;
-	if (unlikely(deferred))
-		sys_sigmask(SIG_UNBLOCK, &deferred, NULL);
-}
-
-/* In KVM_RUN the first call opens the client's mask and the second restores its own; see signals.h. */
-void host_sigmask_set(u64 mask, u64 *old)
-{
-	u64 all = ~SYS_FAULT_SIGNALS, before;
+	u64 before;
 	int sig;
 
-	if (self.in_run && !self.masked) {
-		mask &= ~SYS_FAULT_SIGNALS;
-		sys_sigmask(SIG_BLOCK, NULL, &before);
-		/* What is opened may have the default disposition, for the client means to fetch it by sigtimedwait(). */
-		for (sig = 1; sig < _NSIG; sig++)
-			if ((before & ~mask & ~HARMLESS & SYS_SIGBIT(sig)) && !actions[sig].ours)
-				adopt(sig, true);
-		self.masked = true;
-		sys_sigmask(SIG_SETMASK, &mask, NULL);
-		if (old)
-			*old = before;
-	} else if (self.masked) {
+	mask &= ~SYS_FAULT_SIGNALS;
+	sys_sigmask(SIG_BLOCK, &(u64){ 0 }, &before);
+	for (sig = 1; sig < _NSIG; sig++)
+		if ((before & ~mask & ~HARMLESS & SYS_SIGBIT(sig)) && !actions[sig].ours)
+			adopt(sig, true);
+	self.restore = before;
+	self.masked = true;
+	sys_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+void host_run_end(void)
+{
+	u64 all = ~SYS_FAULT_SIGNALS;
+
+	/* What arrives from here on runs its handler at once: not one that the client has blocked. */
+	if (unlikely(self.masked))
 		sys_sigmask(SIG_BLOCK, &all, NULL);
+	__atomic_store_n(&self.in_run, false, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&self.pending, false, __ATOMIC_SEQ_CST);
+}
+
+void host_signal_deliver(void)
+{
+	u64 deferred = self.deferred, restore = self.restore;
+
+	if (unlikely(self.masked)) {
 		self.masked = false;
 		self.deferred = 0;
-		__atomic_store_n(&self.in_run, false, __ATOMIC_SEQ_CST);
-		sys_sigmask(SIG_SETMASK, &mask, old);
-	} else {
-		sys_sigmask(SIG_SETMASK, &mask, old);
+		sys_sigmask(SIG_SETMASK, &restore, NULL);
+	} else if (unlikely(deferred)) {
+		self.deferred = 0;
+		sys_sigmask(SIG_UNBLOCK, &deferred, NULL);
 	}
 }

@@ -2,7 +2,7 @@
  * Signals as KVM_RUN must see them. In the kernel a signal makes KVM_RUN return -EINTR and its handler runs after that. In a
  * process the handler would run in the middle. So every handler of the client is replaced by host_signal_trampoline():
  * outside of KVM_RUN it calls the client's handler at once; inside, it notes the signal, queues it again, blocked, and KVM_RUN
- * leaves; the handler runs when host_run_end() opens the signal. With KVM_SET_SIGNAL_MASK the client may have it blocked
+ * leaves; the handler runs when host_signal_deliver() opens the signal, at the end of the ioctl. With KVM_SET_SIGNAL_MASK the client may have it blocked
  * outside: then it stays pending, as with Linux.
  *
  * The client's calls of sigaction() and its kin come to host_sigaction() because libtrine and the preload shim export functions
@@ -20,7 +20,8 @@ struct host_thread {
 	bool in_run, pending, masked, prepared;
 	u64 *requests, bits; /* set on arrival */
 	u32 *sleep_word;     /* changed on arrival */
-	u64 deferred;	     /* signals to be opened at host_run_end() */
+	u64 deferred;	     /* signals that host_signal_deliver() opens */
+	u64 restore;	     /* with @masked: the client's own mask */
 };
 
 struct host_thread *host_thread(void);
@@ -31,6 +32,8 @@ int host_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 void host_signal_client(int sig, siginfo_t *info, void *context);
 /** Puts @handler before the client's for @sig. 0 or -errno. */
 int host_signal_own(int sig, void (*handler)(int sig, siginfo_t *info, void *context));
+/** At the end of an ioctl, when nothing is held: opens the signals that KVM_RUN put off. Handlers may longjmp away. */
+void host_signal_deliver(void);
 /** Once a thread, before core touches client memory: SIGSEGV and SIGBUS must not be blocked. */
 void host_thread_prepare(void);
 

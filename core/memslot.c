@@ -1,0 +1,272 @@
+/*
+ * Memory slots: which client memory stands behind which guest-physical addresses. A set of slots is replaced as a whole
+ * (vm->slots[as], under vm->slots_lock, read under srcu); the engine hears of each slot that goes before it is freed.
+ */
+#include "core/memslot.h"
+
+#include "core/vcpu.h"
+
+#define MAX_PAGES (BIT64(31) - 1) /* of one slot, as with Linux: the bitmap's size stays within bounds */
+#define GFN_LIMIT BIT64(GPA_BITS - HOST_PAGE_SHIFT)
+
+struct memslots *memslots_alloc(unsigned count)
+{
+	return host_zalloc(sizeof(struct memslots) + count * sizeof(struct memslot *));
+}
+
+static bool slot_has(const struct memslot *slot, u64 gfn)
+{
+	return gfn - slot->base_gfn < slot->npages;
+}
+
+struct memslot *memslot_find(struct memslots *slots, u64 gfn)
+{
+	unsigned low = 0, high = slots->count, hint = __atomic_load_n(&slots->last_used, __ATOMIC_RELAXED);
+
+	if (likely(hint < high && slot_has(slots->slot[hint], gfn)))
+		return slots->slot[hint];
+	while (low < high) {
+		unsigned mid = low + (high - low) / 2;
+		struct memslot *slot = slots->slot[mid];
+
+		if (slot_has(slot, gfn)) {
+			__atomic_store_n(&slots->last_used, mid, __ATOMIC_RELAXED);
+			return slot;
+		}
+		if (gfn < slot->base_gfn)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return NULL;
+}
+
+struct memslot *memslot_by_id(struct memslots *slots, unsigned id)
+{
+	unsigned i;
+
+	for (i = 0; i < slots->count; i++)
+		if (slots->slot[i]->id == id)
+			return slots->slot[i];
+	return NULL;
+}
+
+u64 vm_gpa_to_hva(struct vm *vm, unsigned as_id, u64 gpa, struct memslot **found)
+{
+	struct memslot *slot = memslot_find(vm_slots(vm, as_id), gpa >> HOST_PAGE_SHIFT);
+
+	if (found)
+		*found = slot;
+	return slot ? slot->hva + (gpa - (slot->base_gfn << HOST_PAGE_SHIFT)) : 0;
+}
+
+/* How much of an access of @len at @gpa stays within its page. */
+static size_t in_page(u64 gpa, size_t len)
+{
+	return MIN(len, HOST_PAGE_SIZE - (gpa & (HOST_PAGE_SIZE - 1)));
+}
+
+int vm_read_guest(struct vm *vm, unsigned as_id, u64 gpa, void *buf, size_t len)
+{
+	while (len) {
+		size_t n = in_page(gpa, len);
+		u64 hva = vm_gpa_to_hva(vm, as_id, gpa, NULL);
+
+		if (!hva || host_copy_from_client(buf, hva, n))
+			return -EFAULT;
+		buf = (u8 *)buf + n;
+		gpa += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int vm_write_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, const void *buf, size_t len)
+{
+	while (len) {
+		size_t n = in_page(gpa, len);
+		struct memslot *slot;
+		u64 hva = vm_gpa_to_hva(vm, as_id, gpa, &slot);
+
+		if (!hva || (slot->flags & KVM_MEM_READONLY) || host_copy_to_client(hva, buf, n))
+			return -EFAULT;
+		dirty_mark(vm, vcpu, slot, gpa >> HOST_PAGE_SHIFT);
+		buf = (const u8 *)buf + n;
+		gpa += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int vm_cmpxchg_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, void *old, const void *new, unsigned len)
+{
+	struct memslot *slot;
+	u64 hva = vm_gpa_to_hva(vm, as_id, gpa, &slot);
+	int r;
+
+	if (!hva || (slot->flags & KVM_MEM_READONLY))
+		return -EFAULT;
+	r = host_client_cmpxchg(hva, old, new, len);
+	if (!r)
+		dirty_mark(vm, vcpu, slot, gpa >> HOST_PAGE_SHIFT);
+	return r;
+}
+
+/* ---- changes, under vm->slots_lock --------------------------------------------------------------------------- */
+
+static bool overlaps(const struct memslots *slots, const struct memslot *new)
+{
+	unsigned i;
+
+	for (i = 0; i < slots->count; i++) {
+		const struct memslot *s = slots->slot[i];
+
+		if (s->id != new->id && s->base_gfn < new->base_gfn + new->npages &&
+		    new->base_gfn < s->base_gfn + s->npages)
+			return true;
+	}
+	return false;
+}
+
+/* The set without @old (or NULL) and with @new (or NULL), sorted. */
+static struct memslots *replaced(const struct memslots *slots, const struct memslot *old, struct memslot *new)
+{
+	struct memslots *set = memslots_alloc(slots->count + 1);
+	unsigned i;
+
+	if (!set)
+		return NULL;
+	set->generation = slots->generation + 1;
+	for (i = 0; i < slots->count; i++) {
+		if (slots->slot[i] == old)
+			continue;
+		if (new && new->base_gfn < slots->slot[i]->base_gfn) {
+			set->slot[set->count++] = new;
+			new = NULL;
+		}
+		set->slot[set->count++] = slots->slot[i];
+	}
+	if (new)
+		set->slot[set->count++] = new;
+	return set;
+}
+
+static void free_slot(struct memslot *slot, const struct memslot *successor)
+{
+	if (!successor || successor->dirty_bitmap != slot->dirty_bitmap)
+		dirty_bitmap_free(slot);
+	host_free(slot);
+}
+
+static int publish(struct vm *vm, unsigned as_id, struct memslot *old, struct memslot *new)
+{
+	struct memslots *before = vm->slots[as_id], *after = replaced(before, old, new);
+
+	if (!after)
+		return -ENOMEM;
+	__atomic_store_n(&vm->slots[as_id], after, __ATOMIC_RELEASE);
+	if (old)
+		vm->engine->slot_flush(vm, old);
+	vm_synchronize(vm);
+	host_free(before);
+	if (old)
+		free_slot(old, new);
+	return 0;
+}
+
+/* What @region asks of @old (NULL: there is none): 1 nothing, 0 go on, -errno. */
+static int check_change(const struct memslot *old, const struct memslot *new)
+{
+	if (!old)
+		return 0;
+	/* Only the place and dirty logging of a slot can change. */
+	if (new->hva != old->hva || new->npages != old->npages || ((new->flags ^ old->flags) & KVM_MEM_READONLY))
+		return -EINVAL;
+	return new->base_gfn == old->base_gfn && new->flags == old->flags;
+}
+
+static int set_slot(struct vm *vm, const struct memslot *wanted)
+{
+	struct memslots *slots = vm->slots[wanted->as_id];
+	struct memslot *old = memslot_by_id(slots, wanted->id), *new;
+	int error;
+
+	if (!wanted->npages)
+		return old ? publish(vm, wanted->as_id, old, NULL) : -EINVAL;
+	error = check_change(old, wanted);
+	if (error)
+		return error < 0 ? error : 0;
+	if (overlaps(slots, wanted))
+		return -EEXIST;
+	new = host_zalloc(sizeof(*new));
+	if (!new)
+		return -ENOMEM;
+	*new = *wanted;
+	if (new->flags & KVM_MEM_LOG_DIRTY_PAGES) {
+		if (old && old->dirty_bitmap && old->base_gfn == new->base_gfn)
+			new->dirty_bitmap = old->dirty_bitmap;
+		else
+			error = dirty_bitmap_alloc(vm, new);
+	}
+	if (!error)
+		error = publish(vm, wanted->as_id, old, new);
+	if (error) {
+		free_slot(new, old);
+		return error;
+	}
+	return 0;
+}
+
+int vm_set_memory_region(struct vm *vm, const struct kvm_userspace_memory_region *r)
+{
+	struct memslot wanted = {
+		.base_gfn = r->guest_phys_addr >> HOST_PAGE_SHIFT,
+		.npages = r->memory_size >> HOST_PAGE_SHIFT,
+		.hva = r->userspace_addr,
+		.flags = r->flags,
+		.id = (u16)r->slot,
+		.as_id = (u16)(r->slot >> 16),
+	};
+	int error;
+
+	if (r->flags & ~(u32)(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY))
+		return -EINVAL;
+	if ((r->memory_size | r->guest_phys_addr | r->userspace_addr) & (HOST_PAGE_SIZE - 1))
+		return -EINVAL;
+	if (!host_client_range_ok(r->userspace_addr, r->memory_size))
+		return -EINVAL;
+	if (wanted.as_id >= VM_ADDRESS_SPACES || wanted.id >= VM_MEM_SLOTS)
+		return -EINVAL;
+	if (r->guest_phys_addr + r->memory_size < r->guest_phys_addr || wanted.npages > MAX_PAGES)
+		return -EINVAL;
+	if (wanted.npages && wanted.base_gfn + wanted.npages > GFN_LIMIT)
+		return -EINVAL;
+	host_mutex_lock(&vm->slots_lock);
+	error = set_slot(vm, &wanted);
+	host_mutex_unlock(&vm->slots_lock);
+	return error;
+}
+
+int memslots_init(struct vm *vm)
+{
+	unsigned as;
+
+	for (as = 0; as < VM_ADDRESS_SPACES; as++) {
+		vm->slots[as] = memslots_alloc(0);
+		if (!vm->slots[as])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void memslots_destroy(struct vm *vm)
+{
+	unsigned as, i;
+
+	for (as = 0; as < VM_ADDRESS_SPACES; as++) {
+		for (i = 0; vm->slots[as] && i < vm->slots[as]->count; i++)
+			free_slot(vm->slots[as]->slot[i], NULL);
+		host_free(vm->slots[as]);
+		vm->slots[as] = NULL;
+	}
+}
