@@ -5,6 +5,7 @@
 #ifndef HOST_TYPES_H
 #define HOST_TYPES_H
 
+#include <assert.h> /* static_assert */
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
