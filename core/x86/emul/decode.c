@@ -404,7 +404,7 @@ static int decode_vex(struct decoder *d, struct insn *insn, int *table)
 	if (err)
 		return err;
 	p0 = d->bytes[d->pos + 1];
-	p1 = d->bytes[d->pos + 2];
+	p1 = first == 0xc5 ? 0 : d->bytes[d->pos + 2];
 	switch (first) {
 	case 0xc5:
 		insn->encoding = INSN_ENC_VEX;
