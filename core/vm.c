@@ -160,7 +160,7 @@ static long handle_vm(struct host_file *file, unsigned cmd, u64 arg, void *data)
 
 	switch (cmd) {
 	case KVM_CREATE_VCPU:
-		return arg > UINT32_MAX ? -EINVAL : vm_create_vcpu(vm, (u32)arg);
+		return arg > 0xffffffffU ? -EINVAL : vm_create_vcpu(vm, (u32)arg);
 	case KVM_CHECK_EXTENSION:
 		return core_check_extension(vm, arg);
 	case KVM_ENABLE_CAP:
