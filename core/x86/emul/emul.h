@@ -70,6 +70,8 @@ struct emul_ops {
 	 * True: stop here; the instruction returns X86_CONTINUE with RIP unmoved and goes on when it is executed again. Without
 	 * this hook it stops after EMUL_STRING_BATCH elements. */
 	bool (*element_done)(struct emul *e);
+	/* RDRAND (@seed: RDSEED): false when there is none now. Without this op they are undefined. */
+	bool (*random)(struct emul *e, bool seed, u64 *value);
 };
 
 #define EMUL_STRING_BATCH 1024
@@ -82,6 +84,7 @@ struct emul {
 	struct x86_event fault; /* valid after X86_FAULT */
 	bool tf_at_start;	/* after an instruction: a #DB trap (DR6.BS) follows it. RFLAGS.TF when it began, mostly */
 	u8 after;		/* the handler's wishes for the commit: EMUL_AFTER_* */
+	bool task_switched;	/* a fault came after the commit point of a task switch: it belongs to the new task */
 	u8 ext;			/* while an event is delivered: the EXT bit of error codes */
 };
 
