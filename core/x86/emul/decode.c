@@ -123,14 +123,12 @@ enum {
 	SZ_14,       /* x87 environment */
 	SZ_94,       /* x87 state */
 	SZ_512,
-	SZ_BND,
-	SZ_2M,       /* a pair of SZ_M (BNDMOV) */
 };
 
 /* Where an operand is encoded, and what kind of register. */
 enum {
-	LOC_RM_GPR = 1, LOC_RM_VEC, LOC_RM_MMX, LOC_RM_K, LOC_RM_TMM, LOC_RM_BND, LOC_VSIB,
-	LOC_REG_GPR, LOC_REG_VEC, LOC_REG_MMX, LOC_REG_K, LOC_REG_TMM, LOC_REG_BND, LOC_REG_SREG,
+	LOC_RM_GPR = 1, LOC_RM_VEC, LOC_RM_MMX, LOC_RM_K, LOC_RM_TMM, LOC_VSIB,
+	LOC_REG_GPR, LOC_REG_VEC, LOC_REG_MMX, LOC_REG_K, LOC_REG_TMM, LOC_REG_SREG,
 	LOC_REG_CR, LOC_REG_DR, LOC_V_GPR, LOC_V_VEC, LOC_V_K, LOC_V_TMM, LOC_OPC_GPR, LOC_OPC_SREG,
 	LOC_IS4, LOC_FIXED_GPR, LOC_ONE, LOC_XMM0, LOC_ST0, LOC_STI, LOC_IMM, LOC_IMM_S, LOC_IMM2,
 	LOC_REL, LOC_FAR, LOC_MOFFS,
@@ -152,11 +150,9 @@ static const struct opspec opspecs[OPSPEC_COUNT] = {
 	[Ey] = { LOC_RM_GPR, SZ_Y, SZ_Y },
 	[Ez] = { LOC_RM_GPR, SZ_Z, SZ_Z },
 	[Ewv] = { LOC_RM_GPR, SZ_V, 2 },
+	[Ewz] = { LOC_RM_GPR, SZ_Z, 2 },
 	[Ebd] = { LOC_RM_GPR, 4, 1 },
 	[Ewd] = { LOC_RM_GPR, 4, 2 },
-	[Eby] = { LOC_RM_GPR, SZ_Y, 1 },
-	[Ewy] = { LOC_RM_GPR, SZ_Y, 2 },
-	[Edy] = { LOC_RM_GPR, SZ_Y, 4 },
 	[Em] = { LOC_RM_GPR, SZ_M, SZ_M },
 	[M0] = { LOC_RM_GPR, 0, 0 },
 	[Mb] = { LOC_RM_GPR, 1, 1 },
@@ -177,7 +173,6 @@ static const struct opspec opspecs[OPSPEC_COUNT] = {
 	[M14] = { LOC_RM_GPR, SZ_14, SZ_14 },
 	[M94] = { LOC_RM_GPR, SZ_94, SZ_94 },
 	[Mst] = { LOC_RM_GPR, 0, 0 },
-	[Mbnd] = { LOC_RM_GPR, 0, 0 },
 	[Gb] = { LOC_REG_GPR, 1 },
 	[Gw] = { LOC_REG_GPR, 2 },
 	[Gd] = { LOC_REG_GPR, 4 },
@@ -252,8 +247,6 @@ static const struct opspec opspecs[OPSPEC_COUNT] = {
 	[Tr] = { LOC_REG_TMM, 0 },
 	[Tv] = { LOC_V_TMM, 0 },
 	[Tm] = { LOC_RM_TMM, 0 },
-	[Br] = { LOC_REG_BND, 16 },
-	[Bm] = { LOC_RM_BND, 16, SZ_2M },
 };
 
 static unsigned int size_of(const struct insn *insn, u8 code)
@@ -263,7 +256,6 @@ static unsigned int size_of(const struct insn *insn, u8 code)
 	case SZ_Z:   return insn->opsize == 2 ? 2 : 4;
 	case SZ_Y:   return insn->w && insn->mode == MODE_64 ? 8 : 4;
 	case SZ_M:   return insn->mode == MODE_64 ? 8 : 4;
-	case SZ_2M:  return insn->mode == MODE_64 ? 16 : 8;
 	case SZ_A:   return insn->addrsize;
 	case SZ_X:   return insn->vl;
 	case SZ_XH:  return insn->vl / 2;
@@ -290,6 +282,7 @@ struct decoder {
 	bool truncated;     /* avail is the client's limit, not the architecture's */
 	/* Register extensions, already in place: 8 or 0, 16 or 0 */
 	u8 r, x, b, r2, v2;
+	u8 vvvv; /* all of it: what no operand names must be zero in every mode */
 };
 
 static inline int need(struct decoder *d, unsigned int n)
@@ -463,8 +456,12 @@ static int decode_vex(struct decoder *d, struct insn *insn, int *table)
 		}
 		d->pos += 3;
 	}
-	if (insn->mode != MODE_64)
+	d->vvvv = insn->vvvv | d->v2;
+	if (insn->mode != MODE_64) {
+		if (d->v2)
+			return INSN_UD;
 		insn->vvvv &= 7;
+	}
 	return 0;
 }
 
@@ -647,6 +644,8 @@ static int check_evex(struct insn *insn, u64 attr)
 			if ((attr & ATTR_ER))
 				insn->round = 4 | insn->ll;
 			insn->vl = 64;
+		} else if (attr & IGNB) {
+			insn->vl = 64;
 		} else {
 			return INSN_UD;
 		}
@@ -686,7 +685,6 @@ static int decode_operand(struct decoder *d, struct insn *insn, unsigned int i, 
 	case LOC_RM_VEC:
 	case LOC_RM_MMX:
 	case LOC_RM_K:
-	case LOC_RM_BND:
 	case LOC_VSIB:
 		if (insn->mod != 3) {
 			mem_operand(insn, op, size_of(insn, s->mem_size));
@@ -716,12 +714,6 @@ static int decode_operand(struct decoder *d, struct insn *insn, unsigned int i, 
 		if (op->reg > 7)
 			return INSN_UD;
 		break;
-	case LOC_RM_BND:
-		op->kind = OPK_BND;
-		op->reg = insn->rm | d->b;
-		if (op->reg > 3)
-			return INSN_UD;
-		break;
 	case LOC_REG_GPR:
 		if (d->r2)
 			return INSN_UD;
@@ -746,12 +738,6 @@ static int decode_operand(struct decoder *d, struct insn *insn, unsigned int i, 
 		op->kind = OPK_TMM;
 		op->reg = insn->reg | d->r;
 		if (op->reg > 7)
-			return INSN_UD;
-		break;
-	case LOC_REG_BND:
-		op->kind = OPK_BND;
-		op->reg = insn->reg | d->r;
-		if (op->reg > 3)
 			return INSN_UD;
 		break;
 	case LOC_REG_SREG:
@@ -829,6 +815,8 @@ static int decode_operand(struct decoder *d, struct insn *insn, unsigned int i, 
 			err = fetch_imm(d, insn, size_of(insn, s->mem_size), &insn->imm);
 			if (err)
 				return err;
+		} else {
+			insn->imm &= 15;
 		}
 		break;
 	case LOC_IMM_S:
@@ -920,7 +908,7 @@ static void set_opsize(struct insn *insn, const struct insn_row *row)
 {
 	u64 attr = row->attr;
 
-	if (insn->encoding == INSN_ENC_LEGACY && (row->when & WHEN(3u << KEY_PP, 1u << KEY_PP)) == P66)
+	if (insn->encoding == INSN_ENC_LEGACY && (row->when & WHEN(3u << KEY_PP, 3u << KEY_PP)) == P66)
 		insn->opsize = insn->w ? 8 : 4; /* here 66 is part of the opcode */
 	if (insn->mode == MODE_64) {
 		if ((attr & F64) || ((attr & D64) && insn->opsize == 4))
@@ -1024,11 +1012,8 @@ int insn_decode(struct insn *out, const u8 *bytes, unsigned int avail, enum insn
 		err = decode_address(&d, insn);
 		if (unlikely(err))
 			return err;
-		if (unlikely(attr & (NORIP | NEEDSIB))) {
-			if (((attr & NORIP) && insn->mem.rip_rel) ||
-			    ((attr & NEEDSIB) && !insn->has_sib))
-				return INSN_UD;
-		}
+		if (unlikely((attr & NEEDSIB) && !insn->has_sib))
+			return INSN_UD;
 	}
 
 	if (insn->encoding >= INSN_ENC_VEX) {
@@ -1070,7 +1055,7 @@ int insn_decode(struct insn *out, const u8 *bytes, unsigned int avail, enum insn
 	insn->nops = i;
 
 	if (insn->encoding >= INSN_ENC_VEX) {
-		if (!vvvv_named && insn->vvvv)
+		if (!vvvv_named && (attr & (VS4 | VS8) ? d.vvvv & 15 : d.vvvv))
 			return INSN_UD;
 		if (insn->encoding == INSN_ENC_EVEX) {
 			if (insn->has_mem) {
@@ -1079,8 +1064,8 @@ int insn_decode(struct insn *out, const u8 *bytes, unsigned int avail, enum insn
 				finish_evex_mem(insn, attr);
 			}
 			/* Merging keeps what the mask leaves out. */
-			if (insn->aaa && !insn->z && insn->op[0].kind != OPK_MEM &&
-			    insn->op[0].kind != OPK_KREG)
+			if (insn->aaa && !insn->z && !(attr & NOMERGE) &&
+			    insn->op[0].kind != OPK_MEM && insn->op[0].kind != OPK_KREG)
 				insn->op[0].access |= OPA_READ;
 		}
 		if (unlikely(attr & (DISTINCT | RDST)) && registers_clash(insn, attr))

@@ -97,7 +97,6 @@ enum operand_kind {
 	OPK_YMM,
 	OPK_ZMM,
 	OPK_KREG,
-	OPK_BND,
 	OPK_TMM,
 	OPK_ONE,    /**< the constant 1 of D0/D1 shifts; insn.imm is also 1 */
 };

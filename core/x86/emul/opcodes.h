@@ -108,9 +108,7 @@ enum {
 #define F64    (1ull << 31) /* operand size is always 64 bits in 64-bit mode */
 #define BYTE   (1ull << 32) /* insn.opsize is 1 */
 #define MODREG (1ull << 33) /* ModRM.mod is ignored and taken for 3 (MOV CR) */
-#define NORIP  (1ull << 34) /* #UD with RIP-relative addressing */
 #define NEEDSIB (1ull << 35) /* #UD without a SIB byte (AMX) */
-#define MIB    (1ull << 36) /* BNDLDX, BNDSTX: index and scale do not enter the address */
 #define Z_LIM  (1ull << 37) /* operand size is 32 bits at most */
 #define GSEG   (1ull << 38) /* the memory operand is at ES:reg (MOVDIR64B, ENQCMD) */
 #define VS4    (1ull << 39) /* VSIB, 4-byte indices */
@@ -134,6 +132,8 @@ enum {
 #define N4     (3ull << ATTR_N)
 #define N8     (4ull << ATTR_N)
 #define UNAL   (1ull << 53) /* legacy SSE, but memory need not be aligned */
+#define NOMERGE (1ull << 54) /* the mask selects between the sources (VBLENDM) */
+#define IGNB   (1ull << 55) /* EVEX.b is ignored on registers: nothing to round */
 #define RDST   (1ull << 52) /* complex FP16: destination differs from the sources */
 
 /*
@@ -145,14 +145,12 @@ enum insn_opspec {
 	/* ModRM.rm as a general register or memory */
 	Eb, Ew, Ed, Eq, Ev, Ey, Ez,
 	Ewv, /* memory: 2 bytes; register: operand size (MOV r/m, Sreg; SLDT; SMSW) */
+	Ewz, /* memory: 2 bytes; register: 2 or 4 (LSL) */
 	Ebd, Ewd, /* memory 1 or 2 bytes, register 4 (PINSRB, PINSRW) */
-	Eby, Ewy, /* memory 1 or 2 bytes, register 4 or 8 (PEXTRB) */
-	Edy,      /* memory 4 bytes, register 4 or 8 (EXTRACTPS) */
 	Em,  /* 8 in 64-bit mode, else 4 (VMREAD, MOV CR) */
 	/* memory only; the row also says MEM */
 	M0, Mb, Mw, Md, Mq, Mo, Mt, Mv, My, Mx, Mp, Ma, Ms, M48B, M64B, M512, M14, M94,
 	Mst, /* size not fixed by the encoding (XSAVE, tiles) */
-	Mbnd,
 	/* ModRM.reg as a general register */
 	Gb, Gw, Gd, Gq, Gv, Gy, Gz, Gm,
 	Ga, Ra, /* address size, by reg (MOVDIR64B), by rm (UMONITOR) */
@@ -187,8 +185,6 @@ enum insn_opspec {
 	Kr2,
 	/* tiles: reg, vvvv, rm; memory */
 	Tr, Tv, Tm,
-	/* bounds: reg, rm */
-	Br, Bm,
 	OPSPEC_COUNT
 };
 
