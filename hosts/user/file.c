@@ -72,6 +72,12 @@ static void put(struct open_object *o)
 		file->ops->release(file);
 }
 
+/* Between vfork() and exec() the table is the parent's, the descriptors are not. */
+static bool table_is_ours(void)
+{
+	return (u32)syscall(SYS_getpid) == host_client_pid();
+}
+
 static bool try_get(struct open_object *o)
 {
 	long users = __atomic_load_n(&o->users, __ATOMIC_RELAXED);
@@ -279,7 +285,9 @@ void host_file_forget(int fd)
 {
 	struct open_object **p = place(fd, false), *o;
 
-	o = p ? __atomic_exchange_n(p, NULL, __ATOMIC_ACQ_REL) : NULL;
+	if (!p || !*p || !table_is_ours())
+		return;
+	o = __atomic_exchange_n(p, NULL, __ATOMIC_ACQ_REL);
 	if (o)
 		put(o);
 }
@@ -299,8 +307,11 @@ int host_file_close(int fd)
 
 void host_file_dup(int old, int new)
 {
-	struct open_object *o = get(old, false), **p;
+	struct open_object *o, **p;
 
+	if (!table_is_ours())
+		return;
+	o = get(old, false);
 	if (!o)
 		return;
 	p = place(new, true);
