@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <string.h>
 
-#include "hosts/user/signals.h"
+#include "hosts/user/sigaction.h"
 
 #define EXPORT __attribute__((visibility("default")))
 

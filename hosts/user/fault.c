@@ -1,7 +1,9 @@
 /* See fault.h. Also the client-memory functions of hosts/host.h. */
 #include "hosts/user/fault.h"
 
-#include "hosts/user/signals.h"
+#include <ucontext.h>
+
+#include "hosts/user/sigaction.h"
 
 struct ex_entry {
 	s32 from, to; /* relative to each field itself */
@@ -49,6 +51,32 @@ static bool fix_by_table(ucontext_t *uc)
 	return false;
 }
 
+/* In instruction encoding order. */
+static const u8 gregs[16] = {
+	REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+	REG_R8,	 REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
+};
+
+static bool run_fixup(struct host_fault_range *range, siginfo_t *info, ucontext_t *uc)
+{
+	greg_t *from = uc->uc_mcontext.gregs;
+	struct host_fault fault = {
+		.addr = info->si_code == SI_KERNEL ? 0 : (u64)(uintptr_t)info->si_addr,
+		.write = from[REG_ERR] & 2, /* #PF error code, SDM 3A 4.7 */
+		.rip = (u64)from[REG_RIP],
+	};
+	unsigned i;
+
+	for (i = 0; i < 16; i++)
+		fault.gpr[i] = (u64)from[gregs[i]];
+	if (!range->fixup(range, &fault))
+		return false;
+	for (i = 0; i < 16; i++)
+		from[gregs[i]] = (s64)fault.gpr[i];
+	from[REG_RIP] = (s64)fault.rip;
+	return true;
+}
+
 static bool fix_by_range(siginfo_t *info, ucontext_t *uc)
 {
 	u64 rip = (u64)uc->uc_mcontext.gregs[REG_RIP];
@@ -56,7 +84,7 @@ static bool fix_by_range(siginfo_t *info, ucontext_t *uc)
 
 	for (r = __atomic_load_n(&ranges, __ATOMIC_ACQUIRE); r;
 	     r = __atomic_load_n(&r->next, __ATOMIC_ACQUIRE))
-		if (rip >= r->start && rip < r->end && r->fixup(r, info, uc))
+		if (rip >= r->start && rip < r->end && run_fixup(r, info, uc))
 			return true;
 	return false;
 }

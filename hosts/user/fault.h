@@ -11,9 +11,6 @@
 #ifndef HOSTS_USER_FAULT_H
 #define HOSTS_USER_FAULT_H
 
-#include <signal.h>
-#include <ucontext.h>
-
 #include "hosts/host.h"
 
 /* A fault at label @from continues at label @to. */
@@ -25,14 +22,22 @@
 	".pushsection trine_ex_table,\"a\"\n.balign 4\n.long " from " - .\n.long 77b - .\n.popsection\n" \
 	".popsection\n"
 
+/* A fault, and the registers it happened with. */
+struct host_fault {
+	u64 addr;	/* 0 when the CPU does not say (not canonical) */
+	bool write;
+	u64 gpr[16];	/* in instruction encoding order: RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 ... */
+	u64 rip;
+};
+
 /*
  * Code (a translator's, a set of assembly helpers) in [@start, @end) that touches client memory. After SIGSEGV or SIGBUS
- * there @fixup changes the registers in @uc (REG_RIP of uc->uc_mcontext.gregs and others) to where execution goes on, and
- * returns true; false: not mine. It runs as a signal handler on the faulting thread: no locks, no allocation.
+ * there @fixup changes fault->gpr and fault->rip to where execution goes on, and returns true; false: not mine. It runs as a
+ * signal handler on the faulting thread: no locks, no allocation.
  */
 struct host_fault_range {
 	u64 start, end;
-	bool (*fixup)(struct host_fault_range *range, siginfo_t *info, ucontext_t *uc);
+	bool (*fixup)(struct host_fault_range *range, struct host_fault *fault);
 	struct host_fault_range *next; /* the list's */
 };
 
@@ -40,7 +45,7 @@ struct host_fault_range {
 void host_fault_register(struct host_fault_range *range);
 /** No thread executes in @range any more, so none can be looking at it after a fault in it. */
 void host_fault_unregister(struct host_fault_range *range);
-/** Installs the SIGSEGV and SIGBUS handlers, once; also re-installs them when someone else replaced them. */
+/** Installs the SIGSEGV and SIGBUS handlers; also re-installs them when someone else replaced them. */
 void host_fault_init(void);
 
 #endif

@@ -4,6 +4,7 @@
  * All signals but those of faults are blocked in it. A forked child has no such thread and no timers: it starts over.
  */
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>

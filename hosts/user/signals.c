@@ -1,5 +1,5 @@
 /* See signals.h. */
-#include "hosts/user/signals.h"
+#include "hosts/user/sigaction.h"
 
 #include <stdlib.h>
 

@@ -11,8 +11,6 @@
 #ifndef HOSTS_USER_SIGNAL_H
 #define HOSTS_USER_SIGNAL_H
 
-#include <signal.h>
-
 #include "hosts/host.h"
 
 /* What a handler on this thread needs to know. */
@@ -26,12 +24,6 @@ struct host_thread {
 
 struct host_thread *host_thread(void);
 
-/** As sigaction(2); what the client sees of its own dispositions. Async-signal-safe. 0, or -1 and errno. */
-int host_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
-/** Runs the client's disposition of @sig (called by our own SIGSEGV and SIGBUS handler, for faults that are not ours). */
-void host_signal_client(int sig, siginfo_t *info, void *context);
-/** Puts @handler before the client's for @sig. 0 or -errno. */
-int host_signal_own(int sig, void (*handler)(int sig, siginfo_t *info, void *context));
 /** At the end of an ioctl, when nothing is held: opens the signals that KVM_RUN put off. Handlers may longjmp away. */
 void host_signal_deliver(void);
 /** Once a thread, before core touches client memory: SIGSEGV and SIGBUS must not be blocked. */

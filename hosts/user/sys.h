@@ -7,7 +7,6 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -49,8 +48,8 @@ static inline int sys_sigmask(int how, const u64 *set, u64 *old)
 }
 
 #define SYS_SIGBIT(sig) (1ULL << ((sig)-1))
-/* A fault while these are blocked ends the process: they stay open while core may touch client memory. */
-#define SYS_FAULT_SIGNALS (SYS_SIGBIT(SIGSEGV) | SYS_SIGBIT(SIGBUS))
+/* SIGBUS and SIGSEGV. A fault while these are blocked ends the process: they stay open while core may touch client memory. */
+#define SYS_FAULT_SIGNALS (SYS_SIGBIT(7) | SYS_SIGBIT(11))
 
 /** Moves @fd, a descriptor of our own, up and out of the way. Returns the new one; @fd itself when there is no room. */
 int host_fd_hide(int fd);
