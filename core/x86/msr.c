@@ -885,7 +885,7 @@ long msr_ioctl_set_filter(struct vm *vm, u64 arg)
 	__atomic_store_n(&vm->msr_filter, filter, __ATOMIC_RELEASE);
 	host_mutex_unlock(&vm->lock);
 	vm_request_all(vm, REQ_ACK, false);
-	host_srcu_synchronize(&vm->srcu);
+	vm_synchronize(vm);
 	msr_filter_free(old);
 	return 0;
 

@@ -193,7 +193,7 @@ int irq_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *entries, 
 	host_mutex_lock(&vm->slots_lock);
 	old = vm->routing;
 	__atomic_store_n(&vm->routing, new, __ATOMIC_RELEASE);
-	host_srcu_synchronize(&vm->srcu);
+	vm_synchronize(vm);
 	host_mutex_unlock(&vm->slots_lock);
 	host_free(old);
 	return 0;
@@ -247,7 +247,7 @@ void irq_unregister_ack_notifier(struct vm *vm, struct irq_ack_notifier *n)
 		;
 	if (*p)
 		__atomic_store_n(p, n->next, __ATOMIC_RELEASE);
-	host_srcu_synchronize(&vm->srcu);
+	vm_synchronize(vm);
 	host_mutex_unlock(&vm->slots_lock);
 }
 
