@@ -48,7 +48,7 @@ struct vcpu_events {
 	} exception;
 	struct {
 		bool injected, soft;
-		u8 vector;
+		u8 vector, soft_len;
 	} interrupt;
 	struct {
 		bool injected;
@@ -91,6 +91,9 @@ struct vcpu_io {
 	struct io_fragment pending_read;		/* the one the client is answering */
 	bool read_pending, write_pending;		/* what run->mmio or run->io asks for now */
 	u8 exit; /* enum exit_reason that an op which returned X86_EXIT asks for; EXIT_NONE: none */
+	s16 error; /* -errno of KVM_RUN, with EXIT_USER */
+	bool in_step; /* vcpu_emulate() runs: emul.insn is the instruction */
+	bool step_pending; /* the client single-steps, the instruction went to the client before its trap */
 	/*
 	 * REP INS and REP OUTS move up to a page per exit; the data lie in the second page of the run area. IN: the client
 	 * fills @count elements, of which @next were consumed. OUT: @count elements collected so far.
@@ -168,6 +171,7 @@ struct vcpu {
 	bool request_irq_window;	/* (v) run->request_interrupt_window seen */
 	s16 pending_external_vector;	/* (v) KVM_INTERRUPT's ExtINT with a split irqchip; -1: none */
 	u8 pending_ioapic_eoi;		/* (v) vector, with REQ_IOAPIC_EOI */
+	bool smm_inside_nmi;		/* (v) the SMI came while NMIs were masked */
 	bool pv_unhalted;		/* (a) KVM_HC_KICK_CPU: wake from HLT once */
 
 	/* Debugging by the client; (v) */
@@ -175,6 +179,7 @@ struct vcpu {
 	u64 guest_debug_dr[4], guest_debug_dr7;
 	u64 singlestep_rip;
 	u64 eff_dr[4], eff_dr7;	/* what breakpoints are live: the guest's, or the client's */
+	u64 debug_hits;		/* DR6 bits of data and I/O breakpoints that the running instruction met */
 
 	struct host_shared dirty_ring;	/* (i) once created */
 	u32 dirty_ring_size, dirty_index, dirty_reset_index, dirty_soft_limit;	/* (v), reset under slots_lock */

@@ -116,6 +116,7 @@ struct vm {
 	u32 exits_disabled;		/* KVM_X86_DISABLE_EXITS_* */
 	bool exception_payload, guest_smm, triple_fault_event;
 	u64 hypercall_exit_mask;
+	bool platform_info_hidden;	/* KVM_CAP_MSR_PLATFORM_INFO off: a guest's read is #GP */
 	struct msr_filter *msr_filter;	/* (s) core/x86/msr.c */
 	struct vm_stats *stats;		/* (a) in stats_area */
 	struct host_shared stats_area;

@@ -280,36 +280,53 @@ int clock_guest_paused(struct vcpu *vcpu)
 
 #define CLOCK_FLAGS (KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
 
-/** KVM_GET_CLOCK: 0, -EFAULT. */
-int clock_ioctl_get(struct vm *vm, u64 arg)
+/** KVM_GET_CLOCK. */
+void clock_ioctl_get(struct vm *vm, struct kvm_clock_data *data)
 {
-	struct kvm_clock_data data = { .clock = vm_kvmclock_ns(vm) };
+	*data = (struct kvm_clock_data){ .clock = vm_kvmclock_ns(vm) };
 
 	if (host_tsc_khz()) {
-		data.flags = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC | (clock_is_stable(vm) ? KVM_CLOCK_TSC_STABLE : 0);
-		data.realtime = host_realtime_ns();
-		data.host_tsc = host_rdtsc();
+		data->flags = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC | (clock_is_stable(vm) ? KVM_CLOCK_TSC_STABLE : 0);
+		data->realtime = host_realtime_ns();
+		data->host_tsc = host_rdtsc();
 	}
-	return host_copy_to_client(arg, &data, sizeof(data)) ? -EFAULT : 0;
 }
 
-/** KVM_SET_CLOCK: 0, -EFAULT, -EINVAL. */
-int clock_ioctl_set(struct vm *vm, u64 arg)
+/** KVM_SET_CLOCK: 0, -EINVAL. */
+int clock_ioctl_set(struct vm *vm, const struct kvm_clock_data *data)
 {
-	struct kvm_clock_data data;
+	u64 clock = data->clock;
 
-	if (host_copy_from_client(&data, arg, sizeof(data)))
-		return -EFAULT;
 	/* What KVM_GET_CLOCK returned may be passed back as it is */
-	if (data.flags & ~CLOCK_FLAGS)
+	if (data->flags & ~CLOCK_FLAGS)
 		return -EINVAL;
-	if (data.flags & KVM_CLOCK_REALTIME) {
+	if (data->flags & KVM_CLOCK_REALTIME) {
 		u64 now = host_realtime_ns();
 
-		if (now > data.realtime)
-			data.clock += now - data.realtime;
+		if (now > data->realtime)
+			clock += now - data->realtime;
 	}
-	__atomic_fetch_add(&vm->clock_offset_ns, data.clock - vm_kvmclock_ns(vm), __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&vm->clock_offset_ns, clock - vm_kvmclock_ns(vm), __ATOMIC_SEQ_CST);
 	vm_request_all(vm, REQ_CLOCK_UPDATE, false);
 	return 0;
+}
+
+/** KVM_{HAS,GET,SET}_DEVICE_ATTR of group KVM_VCPU_TSC_CTRL: the TSC offset. 0, -ENXIO, -EFAULT. */
+long clock_device_attr(struct vcpu *vcpu, unsigned cmd, const struct kvm_device_attr *attr)
+{
+	u64 offset;
+
+	if (attr->group != KVM_VCPU_TSC_CTRL || attr->attr != KVM_VCPU_TSC_OFFSET)
+		return -ENXIO;
+	switch (cmd) {
+	case KVM_HAS_DEVICE_ATTR: return 0;
+	case KVM_GET_DEVICE_ATTR:
+		return host_copy_to_client(attr->addr, &vcpu->tsc_offset, sizeof(vcpu->tsc_offset)) ? -EFAULT : 0;
+	default:
+		if (host_copy_from_client(&offset, attr->addr, sizeof(offset)))
+			return -EFAULT;
+		vcpu->tsc_offset = offset;
+		offset_changed(vcpu);
+		return 0;
+	}
 }

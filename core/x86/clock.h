@@ -29,12 +29,13 @@ void clock_adjust_tsc(struct vcpu *vcpu, s64 delta);
 int clock_set_tsc_khz(struct vcpu *vcpu, u32 khz);
 /** Writes the wall clock at guest address @gpa. In an srcu section. */
 void clock_write_wall(struct vcpu *vcpu, u64 gpa);
-int clock_ioctl_get(struct vm *vm, u64 arg);
-int clock_ioctl_set(struct vm *vm, u64 arg);
+void clock_ioctl_get(struct vm *vm, struct kvm_clock_data *data);
+int clock_ioctl_set(struct vm *vm, const struct kvm_clock_data *data);
 /** KVM_KVMCLOCK_CTRL: 0, -EINVAL when the guest does not use kvmclock. */
 int clock_guest_paused(struct vcpu *vcpu);
 /** Whether all vCPUs' TSCs are one clock. */
 bool clock_is_stable(struct vm *vm);
 bool clock_can_scale(void);
+long clock_device_attr(struct vcpu *vcpu, unsigned cmd, const struct kvm_device_attr *attr);
 
 #endif

@@ -337,15 +337,12 @@ static void emit_all(struct cpuid_list *l)
  * KVM_GET_SUPPORTED_CPUID and KVM_GET_EMULATED_CPUID. @arg: struct kvm_cpuid2 of the client. 0, -E2BIG (nent too small),
  * -EFAULT, -ENOMEM.
  */
-long cpuid_ioctl_supported(u64 arg, bool emulated)
+long cpuid_ioctl_supported(u64 arg, struct kvm_cpuid2 *head, bool emulated)
 {
 	struct cpuid_list list = { .max = CPUID_MAX_ENTRIES };
-	struct kvm_cpuid2 head;
 	long r = 0;
 
-	if (host_copy_from_client(&head, arg, sizeof(head)))
-		return -EFAULT;
-	if (!head.nent)
+	if (!head->nent)
 		return -E2BIG;
 	list.entry = host_zalloc(CPUID_MAX_ENTRIES * sizeof(list.entry[0]));
 	if (!list.entry)
@@ -358,15 +355,12 @@ long cpuid_ioctl_supported(u64 arg, bool emulated)
 	} else {
 		emit_all(&list);
 	}
-	if (list.nr > head.nent) {
+	if (list.nr > head->nent)
 		r = -E2BIG;
-	} else {
-		head.nent = list.nr;
-		head.padding = 0;
-		if (host_copy_to_client(arg, &head, sizeof(head)) ||
-		    host_copy_to_client(arg + sizeof(head), list.entry, list.nr * sizeof(list.entry[0])))
-			r = -EFAULT;
-	}
+	else if (host_copy_to_client(arg + sizeof(*head), list.entry, list.nr * sizeof(list.entry[0])))
+		r = -EFAULT;
+	head->nent = list.nr;
+	head->padding = 0;
 	host_free(list.entry);
 	return r;
 }
@@ -526,66 +520,54 @@ static long install(struct vcpu *vcpu, struct kvm_cpuid_entry2 *entries, u32 nr)
 }
 
 /** KVM_SET_CPUID2: 0, -E2BIG, -EFAULT, -ENOMEM, -EINVAL. */
-long cpuid_ioctl_set2(struct vcpu *vcpu, u64 arg)
+long cpuid_ioctl_set2(struct vcpu *vcpu, u64 arg, const struct kvm_cpuid2 *head)
 {
 	struct kvm_cpuid_entry2 *entries;
-	struct kvm_cpuid2 head;
 
-	if (host_copy_from_client(&head, arg, sizeof(head)))
-		return -EFAULT;
-	if (head.nent > CPUID_MAX_ENTRIES)
+	if (head->nent > CPUID_MAX_ENTRIES)
 		return -E2BIG;
-	entries = host_zalloc(MAX(head.nent, 1U) * sizeof(*entries));
+	entries = host_zalloc(MAX(head->nent, 1U) * sizeof(*entries));
 	if (!entries)
 		return -ENOMEM;
-	if (host_copy_from_client(entries, arg + sizeof(head), head.nent * sizeof(*entries))) {
+	if (host_copy_from_client(entries, arg + sizeof(*head), head->nent * sizeof(*entries))) {
 		host_free(entries);
 		return -EFAULT;
 	}
-	return install(vcpu, entries, head.nent);
+	return install(vcpu, entries, head->nent);
 }
 
 /** KVM_SET_CPUID, whose entries have no index: as above. */
-long cpuid_ioctl_set(struct vcpu *vcpu, u64 arg)
+long cpuid_ioctl_set(struct vcpu *vcpu, u64 arg, const struct kvm_cpuid *head)
 {
 	struct kvm_cpuid_entry2 *entries;
-	struct kvm_cpuid head;
 
-	if (host_copy_from_client(&head, arg, sizeof(head)))
-		return -EFAULT;
-	if (head.nent > CPUID_MAX_ENTRIES)
+	if (head->nent > CPUID_MAX_ENTRIES)
 		return -E2BIG;
-	entries = host_zalloc(MAX(head.nent, 1U) * sizeof(*entries));
+	entries = host_zalloc(MAX(head->nent, 1U) * sizeof(*entries));
 	if (!entries)
 		return -ENOMEM;
-	for (u32 i = 0; i < head.nent; i++) {
+	for (u32 i = 0; i < head->nent; i++) {
 		struct kvm_cpuid_entry old;
 
-		if (host_copy_from_client(&old, arg + sizeof(head) + i * sizeof(old), sizeof(old))) {
+		if (host_copy_from_client(&old, arg + sizeof(*head) + i * sizeof(old), sizeof(old))) {
 			host_free(entries);
 			return -EFAULT;
 		}
 		entries[i] = (struct kvm_cpuid_entry2){ .function = old.function, .eax = old.eax, .ebx = old.ebx,
 							.ecx = old.ecx, .edx = old.edx };
 	}
-	return install(vcpu, entries, head.nent);
+	return install(vcpu, entries, head->nent);
 }
 
-/** KVM_GET_CPUID2: 0, -E2BIG (with the number needed in nent), -EFAULT. */
-long cpuid_ioctl_get2(struct vcpu *vcpu, u64 arg)
+/** KVM_GET_CPUID2: 0, -E2BIG, -EFAULT. */
+long cpuid_ioctl_get2(struct vcpu *vcpu, u64 arg, struct kvm_cpuid2 *head)
 {
-	struct kvm_cpuid2 head;
-	u32 room;
+	u32 room = head->nent;
 
-	if (host_copy_from_client(&head, arg, sizeof(head)))
-		return -EFAULT;
-	room = head.nent;
-	head.nent = vcpu->nr_cpuid;
-	if (host_copy_to_client(arg, &head, sizeof(head)))
-		return -EFAULT;
+	head->nent = vcpu->nr_cpuid;
 	if (room < vcpu->nr_cpuid)
 		return -E2BIG;
-	if (host_copy_to_client(arg + sizeof(head), vcpu->cpuid, vcpu->nr_cpuid * sizeof(vcpu->cpuid[0])))
+	if (host_copy_to_client(arg + sizeof(*head), vcpu->cpuid, vcpu->nr_cpuid * sizeof(vcpu->cpuid[0])))
 		return -EFAULT;
 	return 0;
 }

@@ -188,6 +188,8 @@ enum cpuid_word {
 #define X86_FEATURE_ARAT X86_FEATURE(6_EAX, 2)
 
 struct kvm_cpuid_entry2;
+struct kvm_cpuid;
+struct kvm_cpuid2;
 
 /** The entry for (@function, @index), or NULL. Vcpu thread. */
 struct kvm_cpuid_entry2 *vcpu_cpuid_entry(struct vcpu *vcpu, u32 function, u32 index);
@@ -204,10 +206,10 @@ bool cpuid_vendor_is_amd(const struct vcpu *vcpu);
 /** Whether feature @f is offered by KVM_GET_SUPPORTED_CPUID. */
 bool cpuid_supported(u32 f);
 
-/* ioctls; @arg is the client's address */
-long cpuid_ioctl_supported(u64 arg, bool emulated);
-long cpuid_ioctl_set(struct vcpu *vcpu, u64 arg);
-long cpuid_ioctl_set2(struct vcpu *vcpu, u64 arg);
-long cpuid_ioctl_get2(struct vcpu *vcpu, u64 arg);
+/* ioctls; @arg is the client's address of the structure, of which @head is core's copy */
+long cpuid_ioctl_supported(u64 arg, struct kvm_cpuid2 *head, bool emulated);
+long cpuid_ioctl_set(struct vcpu *vcpu, u64 arg, const struct kvm_cpuid *head);
+long cpuid_ioctl_set2(struct vcpu *vcpu, u64 arg, const struct kvm_cpuid2 *head);
+long cpuid_ioctl_get2(struct vcpu *vcpu, u64 arg, struct kvm_cpuid2 *head);
 
 #endif

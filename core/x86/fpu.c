@@ -110,10 +110,16 @@ int fpu_set(struct vcpu *vcpu, const struct kvm_fpu *fpu)
 	return 0;
 }
 
-int fpu_get_xsave(struct vcpu *vcpu, u64 arg, u32 size)
+void fpu_get_xsave(struct vcpu *vcpu, void *out, u32 size)
+{
+	materialize(vcpu);
+	memcpy(out, vcpu->xsave, MIN(size, vcpu->xsave_size));
+}
+
+int fpu_get_xsave2(struct vcpu *vcpu, u64 arg)
 {
 	static const u8 zeros[256];
-	u32 n = MIN(size, vcpu->xsave_size);
+	u32 size = fpu_client_size(), n = MIN(size, vcpu->xsave_size);
 
 	materialize(vcpu);
 	if (host_copy_to_client(arg, vcpu->xsave, n))
@@ -125,31 +131,21 @@ int fpu_get_xsave(struct vcpu *vcpu, u64 arg, u32 size)
 	return 0;
 }
 
-int fpu_set_xsave(struct vcpu *vcpu, u64 arg)
+int fpu_set_xsave(struct vcpu *vcpu, const void *image)
 {
-	struct xsave_legacy *x = fpu_legacy(vcpu);
-	struct xsave_header header;
-	u32 mxcsr;
+	const struct xsave_legacy *x = image;
+	const struct xsave_header *header = (const void *)((const u8 *)image + sizeof(*x));
 
-	if (host_copy_from_client(&header, arg + 512, sizeof(header)) ||
-	    host_copy_from_client(&mxcsr, arg + offsetof(struct xsave_legacy, mxcsr), sizeof(mxcsr)))
-		return -EFAULT;
-	if ((header.xstate_bv & ~cpuid_supported_xcr0()) || header.xcomp_bv)
+	if ((header->xstate_bv & ~cpuid_supported_xcr0()) || header->xcomp_bv)
 		return -EINVAL;
-	for (unsigned i = 0; i < ARRAY_SIZE(header.reserved); i++) {
-		if (header.reserved[i])
+	for (unsigned i = 0; i < ARRAY_SIZE(header->reserved); i++) {
+		if (header->reserved[i])
 			return -EINVAL;
 	}
-	if (mxcsr & ~fpu_mxcsr_mask())
+	if (x->mxcsr & ~fpu_mxcsr_mask())
 		return -EINVAL;
-	if (host_copy_from_client(vcpu->xsave, arg, vcpu->xsave_size)) {
-		fpu_reset(vcpu);
-		return -EFAULT;
-	}
-	/* The client may have changed its memory since it was checked */
-	*fpu_header(vcpu) = header;
-	x->mxcsr = mxcsr;
-	x->mxcsr_mask = fpu_mxcsr_mask();
+	memcpy(vcpu->xsave, image, MIN(vcpu->xsave_size, (u32)XSAVE_CLIENT_SIZE));
+	fpu_legacy(vcpu)->mxcsr_mask = fpu_mxcsr_mask();
 	vcpu->vm->engine->state_changed(vcpu, REGS_FPU);
 	return 0;
 }

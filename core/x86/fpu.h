@@ -49,9 +49,11 @@ u32 fpu_mxcsr_mask(void);
 u32 fpu_client_size(void);
 void fpu_get(struct vcpu *vcpu, struct kvm_fpu *fpu);
 int fpu_set(struct vcpu *vcpu, const struct kvm_fpu *fpu);
-/** Image to and from client address @arg, @size bytes. 0, -EFAULT, -EINVAL. */
-int fpu_get_xsave(struct vcpu *vcpu, u64 arg, u32 size);
-int fpu_set_xsave(struct vcpu *vcpu, u64 arg);
+/** The image to @out (of @size bytes, zero-filled by the caller), to the client's @arg (fpu_client_size() bytes): 0, -EFAULT. */
+void fpu_get_xsave(struct vcpu *vcpu, void *out, u32 size);
+int fpu_get_xsave2(struct vcpu *vcpu, u64 arg);
+/** From an image of XSAVE_CLIENT_SIZE bytes. 0, -EINVAL. */
+int fpu_set_xsave(struct vcpu *vcpu, const void *image);
 void fpu_get_xcrs(struct vcpu *vcpu, struct kvm_xcrs *xcrs);
 int fpu_set_xcrs(struct vcpu *vcpu, const struct kvm_xcrs *xcrs);
 

@@ -568,6 +568,8 @@ static u64 *state_of(struct vcpu *vcpu, const struct msr_desc *d, u32 index)
 
 static bool guest_has(struct vcpu *vcpu, const struct msr_desc *d)
 {
+	if (d->index == MSR_PLATFORM_INFO)
+		return !vcpu->vm->platform_info_hidden;
 	if (d->flags & M_PV)
 		return vcpu->pv_features & (1U << d->feature);
 	if (d->index == MSR_IA32_SPEC_CTRL || d->index == MSR_IA32_PRED_CMD)
@@ -730,23 +732,17 @@ enum x86_result vcpu_set_msr(struct vcpu *vcpu, u32 index, u64 value, bool from_
 /* ---- ioctls ---------------------------------------------------------------------------------------------------- */
 
 /** KVM_GET_MSR_INDEX_LIST, KVM_GET_MSR_FEATURE_INDEX_LIST: 0, -E2BIG (nmsrs is what is needed), -EFAULT. */
-long msr_ioctl_index_list(u64 arg, bool feature)
+long msr_ioctl_index_list(u64 arg, struct kvm_msr_list *head, bool feature)
 {
-	struct kvm_msr_list head;
-	u32 nr = 0, room;
+	u32 nr = 0, room = head->nmsrs;
 	u16 want = feature ? M_FEATURE : M_LIST;
 
-	if (host_copy_from_client(&head, arg, sizeof(head)))
-		return -EFAULT;
-	room = head.nmsrs;
 	for (unsigned i = 0; i < ARRAY_SIZE(descs); i++)
 		nr += descs[i].flags & want ? descs[i].count : 0;
-	head.nmsrs = nr;
-	if (host_copy_to_client(arg, &head, sizeof(head)))
-		return -EFAULT;
+	head->nmsrs = nr;
 	if (room < nr)
 		return -E2BIG;
-	arg += sizeof(head);
+	arg += sizeof(*head);
 	for (unsigned i = 0; i < ARRAY_SIZE(descs); i++) {
 		for (u32 n = 0; (descs[i].flags & want) && n < descs[i].count; n++, arg += sizeof(u32)) {
 			u32 index = descs[i].index + n;
@@ -761,20 +757,17 @@ long msr_ioctl_index_list(u64 arg, bool feature)
 #define MSR_IO_MAX 256 /* KVM_GET_MSRS: -E2BIG from here on */
 
 /** KVM_GET_MSRS, KVM_SET_MSRS: how many were done before the first that failed, -E2BIG, -EFAULT. */
-long msr_ioctl_get_set(struct vcpu *vcpu, u64 arg, bool set)
+long msr_ioctl_get_set(struct vcpu *vcpu, u64 arg, const struct kvm_msrs *head, bool set)
 {
-	struct kvm_msrs head;
 	u32 done;
 	int srcu;
 	long r = 0;
 
-	if (host_copy_from_client(&head, arg, sizeof(head)))
-		return -EFAULT;
-	if (head.nmsrs >= MSR_IO_MAX)
+	if (head->nmsrs >= MSR_IO_MAX)
 		return -E2BIG;
-	arg += sizeof(head);
+	arg += sizeof(*head);
 	srcu = host_srcu_read_lock(&vcpu->vm->srcu);
-	for (done = 0; done < head.nmsrs; done++, arg += sizeof(struct kvm_msr_entry)) {
+	for (done = 0; done < head->nmsrs; done++, arg += sizeof(struct kvm_msr_entry)) {
 		struct kvm_msr_entry e;
 		u64 value;
 
@@ -802,17 +795,14 @@ long msr_ioctl_get_set(struct vcpu *vcpu, u64 arg, bool set)
 }
 
 /** KVM_GET_MSRS on the system descriptor: what the feature MSRs may be at most. */
-long msr_ioctl_get_features(u64 arg)
+long msr_ioctl_get_features(u64 arg, const struct kvm_msrs *head)
 {
-	struct kvm_msrs head;
 	u32 done;
 
-	if (host_copy_from_client(&head, arg, sizeof(head)))
-		return -EFAULT;
-	if (head.nmsrs >= MSR_IO_MAX)
+	if (head->nmsrs >= MSR_IO_MAX)
 		return -E2BIG;
-	arg += sizeof(head);
-	for (done = 0; done < head.nmsrs; done++, arg += sizeof(struct kvm_msr_entry)) {
+	arg += sizeof(*head);
+	for (done = 0; done < head->nmsrs; done++, arg += sizeof(struct kvm_msr_entry)) {
 		struct kvm_msr_entry e;
 		const struct msr_desc *d;
 
@@ -838,27 +828,24 @@ void msr_filter_free(struct msr_filter *filter)
 }
 
 /** KVM_X86_SET_MSR_FILTER: 0, -EINVAL, -EFAULT, -ENOMEM. */
-long msr_ioctl_set_filter(struct vm *vm, u64 arg)
+long msr_ioctl_set_filter(struct vm *vm, const struct kvm_msr_filter *in)
 {
 	struct msr_filter *filter, *old;
-	struct kvm_msr_filter in;
 	bool empty = true;
 	long r;
 
-	if (host_copy_from_client(&in, arg, sizeof(in)))
-		return -EFAULT;
-	if (in.flags & ~KVM_MSR_FILTER_DEFAULT_DENY)
+	if (in->flags & ~KVM_MSR_FILTER_DEFAULT_DENY)
 		return -EINVAL;
-	for (unsigned i = 0; i < ARRAY_SIZE(in.ranges); i++)
-		empty &= !in.ranges[i].nmsrs;
-	if (empty && (in.flags & KVM_MSR_FILTER_DEFAULT_DENY))
+	for (unsigned i = 0; i < ARRAY_SIZE(in->ranges); i++)
+		empty &= !in->ranges[i].nmsrs;
+	if (empty && (in->flags & KVM_MSR_FILTER_DEFAULT_DENY))
 		return -EINVAL;
 	filter = host_zalloc(sizeof(*filter));
 	if (!filter)
 		return -ENOMEM;
-	filter->default_allow = !(in.flags & KVM_MSR_FILTER_DEFAULT_DENY);
-	for (unsigned i = 0; i < ARRAY_SIZE(in.ranges); i++) {
-		const struct kvm_msr_filter_range *range = &in.ranges[i];
+	filter->default_allow = !(in->flags & KVM_MSR_FILTER_DEFAULT_DENY);
+	for (unsigned i = 0; i < ARRAY_SIZE(in->ranges); i++) {
+		const struct kvm_msr_filter_range *range = &in->ranges[i];
 		u32 bytes = ROUND_UP(range->nmsrs, 64U) / 8;
 
 		if (!range->nmsrs)
@@ -884,7 +871,6 @@ long msr_ioctl_set_filter(struct vm *vm, u64 arg)
 	old = vm->msr_filter;
 	__atomic_store_n(&vm->msr_filter, filter, __ATOMIC_RELEASE);
 	host_mutex_unlock(&vm->lock);
-	vm_request_all(vm, REQ_ACK, false);
 	vm_synchronize(vm);
 	msr_filter_free(old);
 	return 0;

@@ -9,6 +9,9 @@
 
 struct vcpu;
 struct vm;
+struct kvm_msr_list;
+struct kvm_msrs;
+struct kvm_msr_filter;
 
 #define MSR_IA32_P5_MC_ADDR	    0x00000000
 #define MSR_IA32_P5_MC_TYPE	    0x00000001
@@ -120,10 +123,11 @@ enum x86_result msr_get(struct vcpu *vcpu, u32 index, u64 *value, bool from_clie
 enum x86_result msr_set_apic_base(struct vcpu *vcpu, u64 value, bool from_client);
 enum x86_result msr_set(struct vcpu *vcpu, u32 index, u64 value, bool from_client);
 
-long msr_ioctl_index_list(u64 arg, bool feature);
-long msr_ioctl_get_set(struct vcpu *vcpu, u64 arg, bool set);
-long msr_ioctl_get_features(u64 arg);
-long msr_ioctl_set_filter(struct vm *vm, u64 arg);
+/* @arg: the client's address of the structure, of which @head is core's copy. */
+long msr_ioctl_index_list(u64 arg, struct kvm_msr_list *head, bool feature);
+long msr_ioctl_get_set(struct vcpu *vcpu, u64 arg, const struct kvm_msrs *head, bool set);
+long msr_ioctl_get_features(u64 arg, const struct kvm_msrs *head);
+long msr_ioctl_set_filter(struct vm *vm, const struct kvm_msr_filter *in);
 void msr_filter_free(struct msr_filter *filter);
 long msr_ioctl_setup_mce(struct vcpu *vcpu, u64 mcg_cap);
 /** KVM_X86_SET_MCE: 0 or -EINVAL. */
