@@ -223,7 +223,7 @@ struct insn {
 	u64 imm;        /**< sign-extended to 64 bits where the instruction says so */
 	u64 imm2;       /**< ENTER: nesting level; far pointers: selector; EXTRQ, INSERTQ: index */
 	struct operand op[5];
-	u8 bytes[INSN_MAX_LEN];
+	u8 bytes[INSN_MAX_LEN]; /**< the first len are the instruction, the others unspecified */
 };
 
 /**
