@@ -179,7 +179,6 @@ static const struct opspec opspecs[OPSPEC_COUNT] = {
 	[Gq] = { LOC_REG_GPR, 8 },
 	[Gv] = { LOC_REG_GPR, SZ_V },
 	[Gy] = { LOC_REG_GPR, SZ_Y },
-	[Gz] = { LOC_REG_GPR, SZ_Z },
 	[Gm] = { LOC_REG_GPR, SZ_M },
 	[Ga] = { LOC_REG_GPR, SZ_A },
 	[Ra] = { LOC_RM_GPR, SZ_A, SZ_A },
@@ -964,8 +963,7 @@ int insn_decode(struct insn *out, const u8 *bytes, unsigned int avail, enum insn
 	}
 
 	key = insn->pp << KEY_PP | insn->ll << KEY_LL | (insn->w ? KEY_W : 0) |
-	      (mode == MODE_64 ? KEY_64 : mode == MODE_16 ? KEY_M16 : 0) | (insn->ll ? 0 : KEY_L128) |
-	      (insn->opsize == 2 ? KEY_O16 : 0) | (insn->addrsize == 2 ? KEY_A16 : 0) |
+	      (mode == MODE_64 ? KEY_64 : 0) | (insn->ll ? 0 : KEY_L128) |
 	      (d.b ? KEY_REXB : 0);
 	if (index & INDEX_MODRM) {
 		err = need(&d, 1);

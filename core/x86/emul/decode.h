@@ -150,7 +150,8 @@ enum insn_state {
 };
 
 /* insn.flags */
-#define INSN_F_PRIVILEGED 0x0001 /**< CPL 0 only, else #GP(0) */
+/* CPL 0 only, else #GP(0). Not set where the refusal is a #UD, or one comes first (VMX, SVM, MONITOR, CLAC). */
+#define INSN_F_PRIVILEGED 0x0001
 #define INSN_F_IOPL       0x0002 /**< subject to IOPL (CLI, STI, IN, OUT, PUSHF in v86 ...) */
 #define INSN_F_BRANCH     0x0004 /**< may change RIP other than to the next instruction */
 #define INSN_F_ENDS_BLOCK 0x0008 /**< a translator must end its block here (branches included) */

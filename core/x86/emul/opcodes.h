@@ -31,15 +31,12 @@ enum {
 #define KEY_REG   1           /* shift: ModRM.reg */
 #define KEY_RM    4           /* shift: ModRM.rm */
 #define KEY_64    0x00000080u /* 64-bit mode */
-#define KEY_O16   0x00000100u /* 66 changes the operand size to 16 bits, or it is 16 by default */
 #define KEY_W     0x00000200u /* REX.W, VEX.W, EVEX.W */
 #define KEY_PP    10          /* shift: mandatory prefix as in VEX.pp */
 #define KEY_LL    12          /* shift: vector length */
 #define KEY_L128  0x00004000u /* vector length is 128 */
 #define KEY_B     0x00008000u /* EVEX.b */
 #define KEY_REXB  0x00010000u /* REX.B */
-#define KEY_A16   0x00020000u /* 16-bit addressing */
-#define KEY_M16   0x00040000u /* 16-bit mode */
 
 #define WHEN(mask, value) ((u64)(mask) << 32 | (value))
 #define ANY    0ull
@@ -49,7 +46,6 @@ enum {
 #define RM(n)  WHEN(7u << KEY_RM, (u32)(n) << KEY_RM)
 #define M64    WHEN(KEY_64, KEY_64)
 #define N64    WHEN(KEY_64, 0)
-#define O16    WHEN(KEY_O16, KEY_O16)
 #define W0     WHEN(KEY_W, 0)
 #define W1     WHEN(KEY_W, KEY_W)
 #define NP     WHEN(3u << KEY_PP, 0)
@@ -62,8 +58,6 @@ enum {
 #define L2     WHEN(3u << KEY_LL, 2u << KEY_LL)
 #define L12    WHEN(KEY_L128, 0) /* 256 or 512 bits */
 #define NREXB  WHEN(KEY_REXB, 0)
-#define NA16   WHEN(KEY_A16, 0)
-#define A16    WHEN(KEY_A16, KEY_A16)
 
 /*
  * Attributes. Bits 0..15 are insn.flags. Without A_* the first operand is written and the others
@@ -87,12 +81,9 @@ enum {
 #define A_R    (3ull << ATTR_ACCESS)                     /* first: read */
 #define A_X    ((1ull | 2ull << 2) << ATTR_ACCESS)       /* first two: read and written */
 #define A_WW   (3ull << (ATTR_ACCESS + 2))               /* first two: written */
-#define A_WRW  (2ull << (ATTR_ACCESS + 2))               /* first written, second both */
 #define A_WN   (1ull << (ATTR_ACCESS + 2))               /* second: address only (LEA) */
-#define A_RN   ((3ull | 1ull << 2) << ATTR_ACCESS)       /* read; second: address only */
 #define A_NONE ((2ull | 1ull << 2) << ATTR_ACCESS)       /* no access at all (NOP) */
 #define A_GMASK (2ull << (ATTR_ACCESS + 4))              /* third: read and written */
-#define A_NR   (2ull << ATTR_ACCESS)                     /* first none, second read */
 
 #define ATTR_STATE 26 /* shift, four bits: enum insn_state */
 #define S_X87  ((u64)INSN_STATE_X87 << ATTR_STATE)
@@ -110,7 +101,6 @@ enum {
 #define MODREG (1ull << 33) /* ModRM.mod is ignored and taken for 3 (MOV CR) */
 #define NEEDSIB (1ull << 35) /* #UD without a SIB byte (AMX) */
 #define Z_LIM  (1ull << 37) /* operand size is 32 bits at most */
-#define GSEG   (1ull << 38) /* the memory operand is at ES:reg (MOVDIR64B, ENQCMD) */
 #define VS4    (1ull << 39) /* VSIB, 4-byte indices */
 #define VS8    (1ull << 40) /* VSIB, 8-byte indices */
 #define DISTINCT (1ull << 41) /* #UD unless destination, mask and index registers differ */
@@ -152,7 +142,7 @@ enum insn_opspec {
 	M0, Mb, Mw, Md, Mq, Mo, Mt, Mv, My, Mx, Mp, Ma, Ms, M48B, M64B, M512, M14, M94,
 	Mst, /* size not fixed by the encoding (XSAVE, tiles) */
 	/* ModRM.reg as a general register */
-	Gb, Gw, Gd, Gq, Gv, Gy, Gz, Gm,
+	Gb, Gw, Gd, Gq, Gv, Gy, Gm,
 	Ga, Ra, /* address size, by reg (MOVDIR64B), by rm (UMONITOR) */
 	/* opcode bits 0..2 */
 	Zb, Zv,
