@@ -24,6 +24,7 @@ enum exit_reason {
 	EXIT_PAGE_FAULT,  /* hardware engines: exit->fault_gpa, fault_error (PFERR_*) */
 	EXIT_CPUID, EXIT_MSR_READ, EXIT_MSR_WRITE, EXIT_CR, EXIT_DR, EXIT_IO, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_XSETBV,
 	EXIT_INTERNAL_ERROR, /* heavyweight: KVM_EXIT_INTERNAL_ERROR, exit->suberror */
+	EXIT_EFAULT,	     /* heavyweight: client memory at exit->fault_gpa is not there, KVM_RUN gives -EFAULT */
 	EXIT_FAIL_ENTRY,     /* heavyweight: exit->suberror is hardware_entry_failure_reason */
 };
 
@@ -75,9 +76,10 @@ enum tlb_scope {
 	X(void, state_sync, (struct vcpu * vcpu, unsigned groups)) \
 	/* Runs guest code. Events to inject were given by inject(). */ \
 	X(void, vcpu_run, (struct vcpu * vcpu, struct engine_exit * exit)) \
-	/* Takes @ev on the next vcpu_run(), before any instruction. The engine clears vcpu->events.*.injected when delivered. */ \
+	/* Takes @ev on the next vcpu_run(), before any instruction. The engine clears vcpu->events.*.injected when delivered; what was not \
+	 * delivered when vcpu_run() returns is forgotten, core injects it again. vcpu_run() follows at once. */ \
 	X(void, inject, (struct vcpu * vcpu, const struct x86_event *ev)) \
-	/* Leave guest code (EXIT_IRQ_WINDOW) as soon as an interrupt (nmi: an NMI) could be taken. */ \
+	/* In the next vcpu_run() only: leave guest code (EXIT_IRQ_WINDOW) as soon as an interrupt (nmi: an NMI) could be taken. */ \
 	X(void, request_window, (struct vcpu * vcpu, bool nmi)) \
 	/* Any thread: make vcpu_run() return EXIT_NONE soon; a request bit is already set. */ \
 	X(void, kick, (struct vcpu * vcpu)) \

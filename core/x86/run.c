@@ -244,6 +244,7 @@ int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
 		vcpu_emulate(vcpu, &next);
 		return run_handle_exit(vcpu, &next);
 	}
+	case EXIT_EFAULT: return -EFAULT;
 	case EXIT_INTERNAL_ERROR: internal_error(vcpu, exit->suberror); return 0;
 	case EXIT_FAIL_ENTRY:
 		run->exit_reason = KVM_EXIT_FAIL_ENTRY;

@@ -358,12 +358,11 @@ static enum x86_result op_probe(struct emul *e, u64 la, unsigned len, bool write
 static u32 batch_room(struct emul *e, unsigned size, bool in)
 {
 	const struct x86_state *s = e->s;
-	const struct insn *insn = &e->insn;
+	const struct insn *insn = e->cur;
 	u64 mask = insn->addrsize == 8 ? ~0ULL : insn->addrsize == 4 ? 0xffffffffULL : 0xffffULL;
 	u64 count = s->gpr[REG_CX] & mask, la, in_page;
 
-	/* e->insn describes the running instruction only under emul_step(), which vcpu_complete_io() uses */
-	if (!vcpu_of(e)->io.in_step || !insn->rep || insn->mnemonic != (in ? MN_INS : MN_OUTS))
+	if (!insn || !insn->rep || insn->mnemonic != (in ? MN_INS : MN_OUTS))
 		return 1;
 	if (!in)
 		return MIN(count, HOST_PAGE_SIZE / size);
@@ -760,9 +759,7 @@ void vcpu_emulate(struct vcpu *vcpu, struct engine_exit *exit)
 	vcpu->vm->engine->state_sync(vcpu, REGS_ALL);
 	vcpu->stats->insn_emulation++;
 	vcpu->debug_hits = 0;
-	vcpu->io.in_step = true;
 	r = vcpu_insn_done(vcpu, emul_step(&vcpu->emul));
-	vcpu->io.in_step = false;
 	vcpu->regs_dirty |= REGS_GPR | REGS_RIP | REGS_SEG;
 	vcpu_emul_exit(vcpu, r, exit);
 	dr6 = vcpu->debug_hits | (vcpu->emul.tf_at_start || steps ? DR6_BS : 0);

@@ -220,6 +220,7 @@ enum x86_result emul_exec(struct emul *e, const struct insn *in)
 	struct x86_state *s = e->s;
 	enum x86_result r;
 
+	e->cur = in;
 	e->next_rip = s->rip + in->len;
 	if (s->mode != X86_MODE_LONG)
 		e->next_rip = (u32)e->next_rip;

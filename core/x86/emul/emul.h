@@ -79,7 +79,8 @@ struct emul_ops {
 struct emul {
 	struct x86_state *s;
 	const struct emul_ops *ops;
-	struct insn insn;	/* the one being executed */
+	struct insn insn;	/* decoded by emul_step() */
+	const struct insn *cur;	/* the one being executed, for ops that want to know */
 	u64 next_rip;		/* committed to s->rip when the handler returned X86_CONTINUE or X86_EXIT */
 	struct x86_event fault; /* valid after X86_FAULT */
 	bool tf_at_start;	/* after an instruction: a #DB trap (DR6.BS) follows it. RFLAGS.TF when it began, mostly */
