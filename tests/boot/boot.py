@@ -5,6 +5,7 @@
 	tests/boot/boot.py cpus          every CPU works, on 1 and on 2
 	tests/boot/boot.py devices|disk|http|reboot|terminal|pipe
 """
+import concurrent.futures
 import hashlib
 import http.server
 import os
@@ -34,16 +35,21 @@ def make_disk(path, mebibytes):
 
 
 def runs(tap, cpus):
+    """As many at a time as the host has CPUs: a guest that boots is seldom busy on all of its own."""
     cpus = int(cpus)
     count = int(os.environ.get("TRINE_RUNS") or (100 if LONG else 20))
-    for i in range(count):
+
+    def one(_):
         guest = Guest(test="hello", cpus=cpus)
-        verdicts = guest.verdicts(PATIENCE)
-        passed = all(good for good, _ in verdicts)
-        tap.ok(passed, "run %d of %d: the kernel reaches init on %d vCPU" % (i + 1, count, cpus))
-        if not passed:
-            tap.diag("; ".join(name for good, name in verdicts if not good))
-            tap.diag("\n".join(guest.text.splitlines()[-40:]))
+        return guest, guest.verdicts(PATIENCE)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for i, (guest, verdicts) in enumerate(pool.map(one, range(count))):
+            passed = all(good for good, _ in verdicts)
+            tap.ok(passed, "run %d of %d: the kernel reaches init on %d vCPU" % (i + 1, count, cpus))
+            if not passed:
+                tap.diag("; ".join(name for good, name in verdicts if not good))
+                tap.diag("\n".join(guest.text.splitlines()[-40:]))
 
 
 def cpus(tap):
