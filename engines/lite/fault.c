@@ -2,21 +2,12 @@
  * Guest memory is the client's, and the client may unmap it, protect it or truncate the file behind it at any time. A handler of the
  * interpreter or a native stub that touches such memory gets SIGSEGV or SIGBUS; everything since lite_fault_guard() is then dropped.
  * That loses nothing: handlers change no state before their last access, and lite_vcpu.op names the instruction.
- *
- * (This file includes <ucontext.h>, whose register names collide with core/x86/x86.h: it knows only forward declarations.)
  */
-#include <setjmp.h>
-
 #include "hosts/user/fault.h"
 
-struct lite_vcpu;
-struct lite_stubs;
+#include <setjmp.h>
 
-void lite_fault_init(void);
-void lite_fault_add_stubs(struct lite_stubs *stubs, const void *code, size_t size);
-void lite_fault_remove_stubs(struct lite_stubs *stubs);
-bool lite_fault_guard(void (*fn)(struct lite_vcpu *c, const void *arg), struct lite_vcpu *c, const void *arg);
-int lite_cmpxchg_unaligned(u8 *host, void *old, const void *new, unsigned len);
+#include "engines/lite/lite.h"
 
 /* The section of the handlers, by the linker. */
 extern const char __start_lite_fast[], __stop_lite_fast[];
@@ -29,14 +20,12 @@ static void land(void)
 }
 
 /* On the faulting thread, in its signal handler: execution goes on in land(), as if called from where it was. */
-static bool to_landing(struct host_fault_range *range, siginfo_t *info, ucontext_t *uc)
+static bool to_landing(struct host_fault_range *range, struct host_fault *fault)
 {
-	greg_t *regs = uc->uc_mcontext.gregs;
-
 	if (!recover)
 		return false;
-	regs[REG_RSP] = ((regs[REG_RSP] - 256) & ~15LL) - 8;
-	regs[REG_RIP] = (greg_t)(uintptr_t)land;
+	fault->gpr[4] = ((fault->gpr[4] - 256) & ~15ULL) - 8; /* RSP */
+	fault->rip = (u64)(uintptr_t)land;
 	return true;
 }
 

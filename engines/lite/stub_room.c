@@ -2,11 +2,11 @@
  * Memory for native stubs: a memfd mapped twice, once to write and once to execute, and the signals that an instruction in it raises.
  * (Apart from native.c because <ucontext.h>'s register names collide with core/x86/x86.h.)
  */
-#include <sys/mman.h>
-#include <unistd.h>
+#include <signal.h>
+#include <ucontext.h>
 
-#include "hosts/user/fault.h"
-#include "hosts/user/signals.h"
+#include "hosts/user/sigaction.h"
+#include "hosts/user/sys.h"
 
 /* As in native.h. */
 struct lite_stub_room {
@@ -61,7 +61,7 @@ int lite_stub_room_make(struct lite_stub_room *room, size_t size)
 	room->size = size;
 	room->rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	room->rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	close(fd);
+	sys_close(fd);
 	if (!err && (room->rw == MAP_FAILED || room->rx == MAP_FAILED))
 		err = -ENOMEM;
 	if (err)

@@ -48,8 +48,11 @@ static inline int sys_sigmask(int how, const u64 *set, u64 *old)
 }
 
 #define SYS_SIGBIT(sig) (1ULL << ((sig)-1))
-/* SIGBUS and SIGSEGV. A fault while these are blocked ends the process: they stay open while core may touch client memory. */
-#define SYS_FAULT_SIGNALS (SYS_SIGBIT(7) | SYS_SIGBIT(11))
+/*
+ * SIGBUS and SIGSEGV, and SIGILL and SIGFPE of the guest's own SIMD instructions. A fault while these are blocked ends the
+ * process: they stay open while core may touch client memory.
+ */
+#define SYS_FAULT_SIGNALS (SYS_SIGBIT(4) | SYS_SIGBIT(7) | SYS_SIGBIT(8) | SYS_SIGBIT(11))
 
 /** Moves @fd, a descriptor of our own, up and out of the way. Returns the new one; @fd itself when there is no room. */
 int host_fd_hide(int fd);
