@@ -149,27 +149,39 @@ static enum x86_result frame_linear(struct emul *e, struct emul_frame *f, u64 sp
 	return X86_CONTINUE;
 }
 
+enum x86_result emul_frame_probe(struct emul *e, struct emul_frame *f)
+{
+	u64 sp = f->sp, la;
+	unsigned i;
+
+	for (i = 0; i < f->n; i++) {
+		sp = (sp - f->size) & emul_mask(f->width);
+		EMUL_TRY(frame_linear(e, f, sp, f->size, &la));
+		EMUL_TRY(e->ops->probe(e, la, f->size, true, f->acc));
+	}
+	return X86_CONTINUE;
+}
+
 enum x86_result emul_frame_commit(struct emul *e, struct emul_frame *f)
 {
-	u64 mask = emul_mask(f->width), sp, la;
+	u64 mask = emul_mask(f->width), la;
 	unsigned total = f->n * f->size, i;
+	enum x86_result r;
 	u8 buf[64];
 
 	/* In one piece where SP does not wrap, which is nearly always. */
 	if (total <= sizeof(buf) && f->sp >= total) {
 		for (i = 0; i < f->n; i++)
 			memcpy(buf + total - (i + 1) * f->size, &f->value[i], f->size);
-		EMUL_TRY(frame_linear(e, f, f->sp - total, total, &la));
-		EMUL_TRY(emul_write(e, la, buf, total, f->acc));
-		f->sp -= total;
-		return X86_CONTINUE;
+		r = frame_linear(e, f, f->sp - total, total, &la);
+		if (r == X86_CONTINUE)
+			r = emul_write(e, la, buf, total, f->acc);
+		if (r == X86_CONTINUE)
+			f->sp -= total;
+		if (r != X86_FAULT)
+			return r;
 	}
-	/* Probe every part before the first is written. */
-	for (sp = f->sp, i = 0; i < f->n; i++) {
-		sp = (sp - f->size) & mask;
-		EMUL_TRY(frame_linear(e, f, sp, f->size, &la));
-		EMUL_TRY(e->ops->probe(e, la, f->size, true, f->acc));
-	}
+	EMUL_TRY(emul_frame_probe(e, f));
 	for (i = 0; i < f->n; i++) {
 		f->sp = (f->sp - f->size) & mask;
 		EMUL_TRY(frame_linear(e, f, f->sp, f->size, &la));

@@ -282,8 +282,13 @@ EMUL_INLINE enum x86_result bit_test(struct emul *e, const struct insn *in, bool
 	bool done = true;
 
 	EMUL_TRY(emul_get(e, in, 1, &n));
-	if (in->op[0].kind != OPK_MEM)
-		return emul_rmw(e, in, n & (bits - 1), fn);
+	if (in->op[0].kind != OPK_MEM) {
+		if (write)
+			return emul_rmw(e, in, n & (bits - 1), fn);
+		EMUL_TRY(emul_get(e, in, 0, &a));
+		fn(size, a, n & (bits - 1), &e->s->rflags);
+		return X86_CONTINUE;
+	}
 	ea = emul_effective_address(e, in);
 	if (in->op[1].kind == OPK_GPR) {
 		ea += (sign_extend(n, bits) >> (size == 8 ? 6 : size == 4 ? 5 : 4)) * (s64)size;

@@ -267,32 +267,39 @@ enum x86_result emul_popf(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* SDM 2A ENTER. Frame pointers of the outer levels are copied; the final SP must be writable. */
+/*
+ * SDM 2A ENTER. Frame pointers of the outer levels are copied one by one and may lie where ENTER itself pushes, so the
+ * copies cannot be collected: all accesses are probed first, then made in order. The final SP must be writable.
+ */
 enum x86_result emul_enter(struct emul *e, const struct insn *in)
 {
 	struct x86_state *s = e->s;
-	unsigned size = in->opsize, level = in->imm2 & 31, width, i;
-	u64 frame, v, la, bp = s->gpr[REG_BP], sp;
-	struct emul_frame f;
+	unsigned size = in->opsize, level = in->imm2 & 31, width = emul_stack_size(s), pushes = level ? level + 1 : 1, i;
+	u64 mask = emul_mask(width), sp = s->gpr[REG_SP] & mask, bp = s->gpr[REG_BP] & mask;
+	u64 frame = (sp - size) & mask, final = (sp - pushes * size - (u16)in->imm) & mask, v, from, to;
 
-	emul_frame_init(e, &f, size);
-	width = f.width;
-	frame = (f.sp - size) & emul_mask(width);
-	emul_frame_push(&f, bp);
-	for (i = 1; i < level; i++) {
-		bp = (bp - size) & emul_mask(width);
-		EMUL_TRY(emul_linear(e, SEG_SS, bp, size, false, &la));
-		EMUL_TRY(emul_read_int(e, la, size, 0, &v));
-		emul_frame_push(&f, v);
+	for (i = 0; i < pushes; i++) {
+		if (i && i < level) {
+			EMUL_TRY(emul_linear(e, SEG_SS, (bp - i * size) & mask, size, false, &from));
+			EMUL_TRY(e->ops->probe(e, from, size, false, 0));
+		}
+		EMUL_TRY(emul_linear(e, SEG_SS, (sp - (i + 1) * size) & mask, size, true, &to));
+		EMUL_TRY(e->ops->probe(e, to, size, true, 0));
 	}
-	if (level)
-		emul_frame_push(&f, frame);
-	sp = (f.sp - f.n * size - (u16)in->imm) & emul_mask(width);
-	EMUL_TRY(emul_linear(e, SEG_SS, sp, size, true, &la));
-	EMUL_TRY(e->ops->probe(e, la, size, true, 0));
-	EMUL_TRY(emul_frame_commit(e, &f));
+	EMUL_TRY(emul_linear(e, SEG_SS, final, size, true, &to));
+	EMUL_TRY(e->ops->probe(e, to, size, true, 0));
+
+	for (i = 0; i < pushes; i++) {
+		v = i ? frame : s->gpr[REG_BP];
+		if (i && i < level) {
+			EMUL_TRY(emul_linear(e, SEG_SS, (bp - i * size) & mask, size, false, &from));
+			EMUL_TRY(emul_read_int(e, from, size, 0, &v));
+		}
+		EMUL_TRY(emul_linear(e, SEG_SS, (sp - (i + 1) * size) & mask, size, true, &to));
+		EMUL_TRY(emul_write(e, to, &v, size, 0));
+	}
 	emul_put_gpr(s, REG_BP, size, frame);
-	emul_set_sp(s, width, sp);
+	emul_set_sp(s, width, final);
 	return X86_CONTINUE;
 }
 

@@ -285,6 +285,8 @@ EMUL_INLINE void emul_frame_push(struct emul_frame *f, u64 value)
 {
 	f->value[f->n++] = value;
 }
+/** Would a push fault? In the order of the pushes, which decides what fault it is. Nothing is written. */
+enum x86_result emul_frame_probe(struct emul *e, struct emul_frame *f);
 /** Writes the frame; f->sp is then the new SP. X86_FAULT: #SS(f->error) or a page fault. */
 enum x86_result emul_frame_commit(struct emul *e, struct emul_frame *f);
 /** Puts @sp into SP in the width of the stack that SS now describes. */
