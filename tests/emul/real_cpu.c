@@ -138,6 +138,8 @@ static bool wanted(const struct insn *in, bool compat)
 	/* FS is the C library's, GS is null in 32-bit mode. */
 	if (in->seg_override == SEG_FS || (in->seg_override == SEG_GS && compat))
 		return false;
+	if (in->mnemonic == MN_MOVSXD && in->opsize == 2)
+		return false; /* AMD reads four bytes, the SDM has two */
 	if (in->mnemonic == MN_NOP && in->map == INSN_MAP_0F && in->opcode == 0x0d)
 		return false; /* AMD: undefined */
 	/* A form without a defined meaning of REP may mean something to another processor. */
