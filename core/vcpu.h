@@ -92,7 +92,7 @@ struct vcpu_io {
 	bool read_pending, write_pending;		/* what run->mmio or run->io asks for now */
 	u8 exit; /* enum exit_reason that an op which returned X86_EXIT asks for; EXIT_NONE: none */
 	s16 error; /* -errno of KVM_RUN, with EXIT_USER */
-	bool step_pending; /* the client single-steps, the instruction went to the client before its trap */
+	u64 pending_dr6; /* debug traps of an instruction that went to the client first: they follow its answer */
 	/*
 	 * REP INS and REP OUTS move up to a page per exit; the data lie in the second page of the run area. IN: the client
 	 * fills @count elements, of which @next were consumed. OUT: @count elements collected so far.

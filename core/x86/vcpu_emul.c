@@ -733,6 +733,8 @@ void vcpu_emul_exit(struct vcpu *vcpu, enum x86_result r, struct engine_exit *ex
 	case X86_EXIT:
 		if (vcpu_io_ask(vcpu)) {
 			exit->reason = EXIT_USER;
+			if (r == X86_EXIT && debug_client_steps(vcpu))
+				vcpu->io.pending_dr6 |= DR6_BS;
 			break;
 		}
 		exit->reason = vcpu->io.exit;
@@ -752,7 +754,6 @@ void vcpu_emul_exit(struct vcpu *vcpu, enum x86_result r, struct engine_exit *ex
 
 void vcpu_emulate(struct vcpu *vcpu, struct engine_exit *exit)
 {
-	bool steps = debug_client_steps(vcpu);
 	enum x86_result r;
 	u64 dr6;
 
@@ -762,13 +763,12 @@ void vcpu_emulate(struct vcpu *vcpu, struct engine_exit *exit)
 	r = vcpu_insn_done(vcpu, emul_step(&vcpu->emul));
 	vcpu->regs_dirty |= REGS_GPR | REGS_RIP | REGS_SEG;
 	vcpu_emul_exit(vcpu, r, exit);
-	dr6 = vcpu->debug_hits | (vcpu->emul.tf_at_start || steps ? DR6_BS : 0);
+	dr6 = vcpu->debug_hits | (vcpu->emul.tf_at_start || debug_client_steps(vcpu) ? DR6_BS : 0);
 	vcpu->debug_hits = 0;
-	/* Traps come after the instruction; with one that leaves for the client, after the client answered */
 	if (r == X86_CONTINUE && unlikely(dr6))
 		debug_trap(vcpu, dr6, exit);
-	else if (r == X86_EXIT && (dr6 & DR6_BS) && steps)
-		vcpu->io.step_pending = true;
+	else if (r == X86_EXIT && exit->reason == EXIT_USER)
+		vcpu->io.pending_dr6 |= dr6;
 }
 
 /* run_handle_exit()'s answer as vcpu_complete_io()'s: 1 is to leave. */
@@ -832,11 +832,12 @@ int vcpu_complete_io(struct vcpu *vcpu)
 		vcpu->msr_exit.data = vcpu->run->msr.data;
 		return finish_instruction(vcpu, vcpu->msr_exit.rip);
 	}
-	if (io->step_pending) {
+	if (io->pending_dr6) {
 		struct engine_exit exit = { 0 };
+		u64 dr6 = io->pending_dr6;
 
-		io->step_pending = false;
-		if (debug_client_steps(vcpu) && debug_trap(vcpu, DR6_BS, &exit))
+		io->pending_dr6 = 0;
+		if (debug_trap(vcpu, dr6, &exit))
 			return left(run_handle_exit(vcpu, &exit));
 	}
 	return 0;
