@@ -136,6 +136,13 @@ static bool wbnoinvd(const struct both *b, const char *why)
 	return b->insn.mnemonic == MN_WBNOINVD && b->zinsn.mnemonic == ZYDIS_MNEMONIC_WBINVD;
 }
 
+/* F3 90 with REX.B: processors exchange R8 and rAX; the F3 means nothing there. Zydis says PAUSE. */
+static bool pause_rexb(const struct both *b, const char *why)
+{
+	return b->insn.mnemonic == MN_XCHG && b->insn.map == INSN_MAP_1BYTE && b->insn.opcode == 0x90 &&
+	       b->zinsn.mnemonic == ZYDIS_MNEMONIC_PAUSE;
+}
+
 static const struct {
 	bool (*applies)(const struct both *b, const char *why);
 	const char *reason;
@@ -157,4 +164,5 @@ static const struct {
 	{ notrack, "NOTRACK: 3E is still an override of DS" },
 	{ wbnoinvd, "WBNOINVD is WBINVD for Zydis" },
 	{ senduipi, "SENDUIPI r64" },
+	{ pause_rexb, "F3 90 with REX.B is XCHG" },
 };
