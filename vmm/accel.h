@@ -35,7 +35,7 @@ int accel_open(struct machine *m, const char *name, struct error *err);
 int accel_probe(const struct accel *a, struct error *err);
 
 /** ioctl by m->accel; the result, or a negative errno. Any thread. */
-int accel_ioctl(const struct machine *m, int fd, unsigned long request, const void *argument);
+int accel_ioctl(const struct machine *m, int fd, unsigned long request, void *argument);
 int accel_ioctl_value(const struct machine *m, int fd, unsigned long request, unsigned long argument);
 /** KVM_CHECK_EXTENSION on the VM (on the system before there is one); 0 if it is absent. */
 int accel_has(const struct machine *m, int extension);

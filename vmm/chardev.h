@@ -50,21 +50,23 @@ struct chardev_class {
 	/** Opens; the struct chardev is the beginning of the kind's own structure. */
 	int (*open)(struct chardev *chr, struct opts *o, struct error *err);
 	void (*close)(struct chardev *chr);
-	/** Takes up to @count bytes without blocking; returns how many. */
+	/**
+	 * Takes up to @count bytes without blocking; returns how many. After fewer it calls chardev_can_write() when there is room.
+	 */
 	size_t (*write)(struct chardev *chr, const u8 *bytes, size_t count);
 	/** The front end has room for input (again). May be NULL. */
 	void (*accept_input)(struct chardev *chr);
-	/** A front end wants its writable() called when bytes can go out. May be NULL. */
-	void (*want_write)(struct chardev *chr);
+	/** A front end comes or goes; a kind that has these takes several at once. May be NULL. */
+	int (*attach)(struct chardev *chr, struct chardev_front *front, struct error *err);
+	void (*detach)(struct chardev *chr, struct chardev_front *front);
 };
 
 struct chardev {
 	const struct chardev_class *class;
 	struct machine *machine;
 	char *id;
-	struct chardev_front *front; /* NULL: none yet */
+	struct chardev_front *front; /* NULL: none yet; of a mux, the one with the keyboard */
 	bool opened;
-	bool mux;		/* several front ends, Ctrl-A switches */
 	struct list link;
 };
 
@@ -77,7 +79,10 @@ void chardev_register(const struct chardev_class *class);
 
 /** Makes a back end out of "-chardev" text: "kind,id=NAME,...". */
 struct chardev *chardev_add(struct machine *m, const char *text, struct error *err);
-/** Makes one out of what -serial and -monitor take: stdio, null, none, pty, file:PATH, pipe:PATH, unix:PATH,server, tcp:..., chardev:ID. */
+/** Makes a back end with options that are parsed already; "id" and "backend" are in @o. */
+struct chardev *chardev_create(struct machine *m, struct opts *o, struct error *err);
+/** Makes one out of what -serial and -monitor take: stdio, mon:stdio,
+ * null, pty, file:PATH, pipe:PATH, unix:PATH,server=on, tcp:HOST:PORT, chardev:ID. */
 struct chardev *chardev_add_short(struct machine *m, const char *text, const char *id, struct error *err);
 struct chardev *chardev_find(struct machine *m, const char *id);
 void chardev_close_all(struct machine *m);

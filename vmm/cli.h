@@ -39,5 +39,13 @@ void cli_register(const struct cli_option *options);
 
 /* What is undone at the end, before the machine goes: closing images and networks. Called in reverse order. */
 void cli_at_exit(struct machine *m, void (*undo)(struct machine *m));
+/* Calls them; by machine_destroy(). */
+void cli_run_exits(struct machine *m);
+
+/**
+ * Takes the whole command line into @m: 0, CLI_DONE (something was printed that was asked for), or a negative errno with a text
+ * that names the option.
+ */
+int cli_parse(struct machine *m, int argc, char **argv, struct error *err);
 
 #endif

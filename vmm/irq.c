@@ -73,6 +73,36 @@ void irq_destroy(struct machine *m)
 	pthread_mutex_destroy(&t->lock);
 }
 
+int irq_save(struct machine *m, struct error *err)
+{
+	struct irq_table *t = &m->irq;
+	unsigned i;
+	int r;
+
+	for (i = 0; i < ARRAY_SIZE(t->power_on); i++) {
+		t->power_on[i].chip_id = i;
+		r = accel_ioctl(m, m->vm_fd, KVM_GET_IRQCHIP, &t->power_on[i]);
+		if (r < 0)
+			return error_set(err, r, "KVM_GET_IRQCHIP: %s", strerror(-r));
+	}
+	r = accel_ioctl(m, m->vm_fd, KVM_GET_PIT2, &t->pit_power_on);
+	return r < 0 ? error_set(err, r, "KVM_GET_PIT2: %s", strerror(-r)) : 0;
+}
+
+void irq_reset(struct machine *m)
+{
+	struct irq_table *t = &m->irq;
+	unsigned i;
+
+	for (i = 0; i < IRQ_GSI_LINES; i++)
+		irq_set(m, i, false);
+	if (!m->accel)
+		return;
+	for (i = 0; i < ARRAY_SIZE(t->power_on); i++)
+		accel_ioctl(m, m->vm_fd, KVM_SET_IRQCHIP, &t->power_on[i]);
+	accel_ioctl(m, m->vm_fd, KVM_SET_PIT2, &t->pit_power_on);
+}
+
 void irq_set(struct machine *m, u32 gsi, bool level)
 {
 	struct irq_table *t = &m->irq;

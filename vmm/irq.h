@@ -28,11 +28,17 @@ struct irq_table {
 	u8 used[IRQ_ROUTES_MAX / 8];	/* GSIs handed out */
 	bool level[IRQ_GSI_LINES];
 	bool msi, irqfd;		/* what the accelerator can */
+	struct kvm_irqchip power_on[3];	/* the chips after creation */
+	struct kvm_pit_state2 pit_power_on;
 };
 
 /** Creates the interrupt chips and the PIT in the accelerator and installs the default routes. */
 int irq_init(struct machine *m, struct error *err);
 void irq_destroy(struct machine *m);
+
+/** Remembers the chips' state as that after power-on; irq_reset() goes back to it, with all lines low. vCPUs stand still. */
+int irq_save(struct machine *m, struct error *err);
+void irq_reset(struct machine *m);
 
 /** Sets the level of line @gsi (0 .. IRQ_GSI_LINES - 1). Lines are not counted: who shares one ORs first (pci_irq_set does). */
 void irq_set(struct machine *m, u32 gsi, bool level);

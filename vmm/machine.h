@@ -20,6 +20,8 @@
 
 #define MACHINE_CPUS_MAX 255	/* APIC IDs that fit into 8 bits */
 
+#define SERIAL_PORTS	 4
+
 enum machine_state {
 	MACHINE_BUILDING,
 	MACHINE_PAUSED,
@@ -31,16 +33,19 @@ enum machine_state {
 /* What the command line says. Strings are owned. */
 struct machine_config {
 	char *name, *kernel, *initrd, *append, *accel, *cpu, *pidfile, *uuid;
+	char *smbios_manufacturer, *smbios_product, *smbios_version, *smbios_serial, *smbios_sku, *smbios_family;
+	char *serial[SERIAL_PORTS];	/* back ends of COM1 to COM4; "none": no port */
+	char *debugcon, *monitor;
 	u64 ram;		/* bytes */
 	u32 cpus, sockets, cores, threads;
-	bool no_reboot, no_shutdown, stopped, nographic;
-	bool rtc_localtime;
-	s64 rtc_offset;		/* seconds that the guest's clock is off the host's */
+	bool no_reboot, no_shutdown, stopped, nographic, display_none, nodefaults;
+	s64 rtc_offset;		/* seconds that the guest's clock is ahead of the host's UTC */
 };
 
 struct pc;	/* the chipset's devices, vmm/machine/pc.h */
 struct boot;	/* the loaded kernel, vmm/machine/boot.h */
 struct fw_cfg;
+struct cpuid;	/* the guest's CPUID leaves, vmm/cpuid.c */
 
 struct machine {
 	struct machine_config config;
@@ -53,9 +58,11 @@ struct machine {
 	struct irq_table irq;
 	struct loop loop;
 	struct vcpu *vcpus;		/* (i) config.cpus of them */
-	struct list devices, buses, chardevs; /* (lock) */
+	struct cpuid *cpuid;		/* (i) */
+	struct list devices, buses, chardevs, monitors; /* (lock) */
 	struct list queued;		/* devices to make when built */
 	struct pci_bus pci;		/* pcie.0 */
+	struct device_bus *isa;		/* isa.0 */
 	struct pc *pc;
 	struct boot *boot;
 	struct fw_cfg *fw_cfg;
@@ -67,12 +74,16 @@ struct machine {
 	int exit_status;
 };
 
+/** "8-4-4-4-12" hexadecimal digits into 16 bytes as written. -EINVAL. */
+int machine_parse_uuid(const char *text, u8 raw[16]);
+
 void machine_lock(struct machine *m);
 void machine_unlock(struct machine *m);
 
 /* Requests, carried out in the main loop with all vCPUs paused. Any thread, machine lock held. */
 void machine_reset(struct machine *m);			/* the guest or the user resets */
 void machine_shutdown(struct machine *m, int status);	/* the guest powered off, or the monitor is told to end */
+void machine_quit(struct machine *m, int status);	/* ... and ends it, -no-shutdown or not */
 void machine_powerdown(struct machine *m);		/* the power button */
 void machine_fail(struct machine *m);			/* a vCPU cannot go on: status 1 */
 
@@ -87,6 +98,7 @@ int machine_build(struct machine *m, struct error *err);
 /** Runs until shutdown. Called without the machine lock. */
 int machine_run(struct machine *m);
 void machine_destroy(struct machine *m);
+void machine_config_free(struct machine_config *c);
 
 /**
  * A machine without accelerator and vCPUs, with @ram bytes, for unit tests and fuzzing: interrupts go nowhere but into m->irq.level.

@@ -405,9 +405,9 @@ void pci_assign(struct pci_bus *bus, const struct pci_windows *windows)
 				continue;
 			if (bar->type == PCI_BAR_IO)
 				at = take(&w.io, w.io_end, bar->region->size);
-			else if (bar_is_64(bar))
-				at = take(&w.mem64, w.mem64_end, MAX(bar->region->size, 4096));
 			else
+				at = bar_is_64(bar) ? take(&w.mem64, w.mem64_end, MAX(bar->region->size, 4096)) : 0;
+			if (!at && bar->type != PCI_BAR_IO)
 				at = take(&w.mem, w.mem_end, MAX(bar->region->size, 4096));
 			pci_config_write(pci, bar_offset(i), (u32)at, 4);
 			if (bar_is_64(bar))
