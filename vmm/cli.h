@@ -39,7 +39,9 @@ void cli_register(const struct cli_option *options);
 
 /* What is undone at the end, before the machine goes: closing images and networks. Called in reverse order. */
 void cli_at_exit(struct machine *m, void (*undo)(struct machine *m));
-/* Calls them; by machine_destroy(). */
+/** Prints all options. */
+void cli_help(void);
+/** Calls the undoing functions; by machine_destroy(). */
 void cli_run_exits(struct machine *m);
 
 /**
