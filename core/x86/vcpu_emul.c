@@ -591,6 +591,18 @@ static bool op_element_done(struct emul *e)
 	return vcpu_must_exit(vcpu);
 }
 
+/* The host's own generator: CPUID offers these only where the host has them. */
+static bool op_random(struct emul *e, bool seed, u64 *value)
+{
+	u8 ok;
+
+	if (seed)
+		__asm__ volatile("rdseed %0; setc %1" : "=r"(*value), "=qm"(ok) : : "cc");
+	else
+		__asm__ volatile("rdrand %0; setc %1" : "=r"(*value), "=qm"(ok) : : "cc");
+	return ok;
+}
+
 const struct emul_ops vcpu_emul_ops = {
 	.fetch = op_fetch,
 	.read = op_read,
@@ -619,6 +631,7 @@ const struct emul_ops vcpu_emul_ops = {
 	.rsm = op_rsm,
 	.nmi_unmasked = op_nmi_unmasked,
 	.element_done = op_element_done,
+	.random = op_random,
 };
 
 /* ---- to the client and back ------------------------------------------------------------------------------------ */
