@@ -574,6 +574,18 @@ static enum x86_result lite_out(struct emul *e, u16 port, unsigned size, u32 val
 	return vcpu_emul_ops.out(e, port, size, value);
 }
 
+/* CPUID has these features only where the host has. */
+static bool lite_random(struct emul *e, bool seed, u64 *value)
+{
+	bool ok;
+
+	if (seed)
+		__asm__ volatile("rdseed %0" : "=r"(*value), "=@ccc"(ok));
+	else
+		__asm__ volatile("rdrand %0" : "=r"(*value), "=@ccc"(ok));
+	return ok;
+}
+
 static enum x86_result lite_pause(struct emul *e)
 {
 	/* The lock holder may be a vCPU whose thread waits for this very processor. */
@@ -599,6 +611,7 @@ void lite_emul_ops_init(void)
 	lite_emul_ops.invlpg = lite_invlpg;
 	lite_emul_ops.in = lite_in;
 	lite_emul_ops.out = lite_out;
+	lite_emul_ops.random = lite_random;
 	lite_emul_ops.pause = lite_pause;
 	lite_emul_ops.native = lite_native;
 	if (!lite_emul_ops.mode_changed)
