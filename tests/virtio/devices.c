@@ -1,0 +1,792 @@
+/*
+ * virtio devices over PCI, driven as a guest drives them: identification, negotiation, every
+ * transport and ring layout, and what a driver may get wrong.
+ */
+#include "tests/virtio/guest.h"
+#include "vmm/block/drive.h"
+#include "vmm/net/net.h"
+#include "vmm/virtio/balloon.h"
+#include <fcntl.h>
+#include <linux/virtio_balloon.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_net.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define DISK_SECTORS 256
+
+static struct guest g;
+static struct pci_driver p;
+static struct error err;
+static char disk[] = "/tmp/trine-virtio-XXXXXX";
+static const char *const mode_names[] = { "modern", "modern packed", "legacy" };
+
+static bool plug(const char *text)
+{
+	if (pci_plug(&p, &g, text, &err))
+		return true;
+	tap_diag("%s", err.text);
+	return false;
+}
+
+static void unplug(void)
+{
+	device_remove(p.dev);
+	g.next = 0x10000;
+}
+
+/* ---- identification
+ * ----------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *text;
+	u16 device;
+	u8 revision;
+	bool legacy, modern;
+} identities[] = {
+	{ "virtio-rng-pci", 0x1005, 0, true, true },
+	{ "virtio-rng-pci,disable-legacy=on", 0x1044, 1, false, true },
+	{ "virtio-rng-pci,disable-modern=on", 0x1005, 0, true, false },
+	{ "virtio-rng-pci-transitional", 0x1005, 0, true, true },
+	{ "virtio-rng-pci-non-transitional", 0x1044, 1, false, true },
+	{ "virtio-net-pci", 0x1000, 0, true, true },
+	{ "virtio-net-pci-non-transitional", 0x1041, 1, false, true },
+	{ "virtio-serial-pci", 0x1003, 0, true, true },
+	{ "virtio-balloon-pci", 0x1002, 0, true, true },
+};
+
+static bool has_cap(u8 id, u8 type)
+{
+	for (u8 at = p.pci->config[PCI_CAPABILITY_LIST]; at; at = p.pci->config[at + 1]) {
+		if (p.pci->config[at] == id &&
+		    (id != PCI_CAP_ID_VNDR || p.pci->config[at + 3] == type))
+			return true;
+	}
+	return false;
+}
+
+static bool try_identity(unsigned i)
+{
+	bool good;
+
+	if (!plug(identities[i].text))
+		return false;
+	good = pci_config_read(p.pci, PCI_VENDOR_ID, 2) == 0x1af4 &&
+	       pci_config_read(p.pci, PCI_DEVICE_ID, 2) == identities[i].device &&
+	       pci_config_read(p.pci, PCI_REVISION_ID, 1) == identities[i].revision &&
+	       !!p.pci->bar[0].region == identities[i].legacy && has_cap(PCI_CAP_ID_MSIX, 0);
+	for (u8 type = VIRTIO_PCI_CAP_COMMON_CFG; type <= VIRTIO_PCI_CAP_PCI_CFG; type++)
+		good = good && has_cap(PCI_CAP_ID_VNDR, type) == identities[i].modern;
+	unplug();
+	return good;
+}
+
+static const struct {
+	const char *text, *says;
+} refusals[] = {
+	{ "virtio-rng-pci,disable-legacy=on,disable-modern=on", "leave nothing" },
+	{ "virtio-rng-pci,vectors=5000", "vectors=5000" },
+	{ "virtio-rng-pci,max-bytes=0", "max-bytes" },
+	{ "virtio-rng-pci,colour=blue", "colour" },
+	{ "virtio-blk-pci", "drive= is missing" },
+	{ "virtio-blk-pci,drive=nowhere", "nowhere" },
+	{ "virtio-blk-pci,drive=d0,num-queues=100", "num-queues=100" },
+	{ "virtio-blk-pci,drive=d0,queue-size=100", "queue-size=100" },
+	{ "virtio-blk-pci,drive=d0,serial=123456789012345678901", "serial" },
+	{ "virtio-blk-pci,drive=d0,logical_block_size=1000", "logical_block_size=1000" },
+	{ "virtio-net-pci,mac=01:02:03:04:05:06", "multicast" },
+	{ "virtio-net-pci,mac=hello", "mac=hello" },
+	{ "virtio-net-pci,netdev=nowhere", "nowhere" },
+	{ "virtio-net-pci,rx_queue_size=7", "rx_queue_size=7" },
+	{ "virtio-serial-pci,max_ports=0", "max_ports=0" },
+	{ "virtconsole", "virtio-serial-bus" },
+};
+
+static bool try_refusal(unsigned i)
+{
+	struct pci_driver q;
+
+	err.text[0] = 0;
+	if (pci_plug(&q, &g, refusals[i].text, &err)) {
+		device_remove(q.dev);
+		return false;
+	}
+	if (!strstr(err.text, refusals[i].says))
+		tap_diag("%s", err.text);
+	return strstr(err.text, refusals[i].says) != NULL;
+}
+
+/* ---- negotiation
+ * -------------------------------------------------------------------------------------- */
+
+static bool refuse_unoffered(void)
+{
+	bool good;
+
+	p.mode = PCI_MODERN;
+	pci_set_status(&p, 0);
+	pci_set_status(&p, 3);
+	common_set(&p, VIRTIO_PCI_COMMON_GFSELECT, 0, 4);
+	common_set(&p, VIRTIO_PCI_COMMON_GF, 0xffffffff, 4);
+	common_set(&p, VIRTIO_PCI_COMMON_GFSELECT, 1, 4);
+	common_set(&p, VIRTIO_PCI_COMMON_GF, 1, 4);
+	pci_set_status(&p, 3 | VIRTIO_CONFIG_S_FEATURES_OK);
+	good = !(pci_status(&p) & VIRTIO_CONFIG_S_FEATURES_OK);
+	pci_set_status(&p, 3 | 4 | 8);
+	return good && !(pci_status(&p) & VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static bool refuse_without_version_1(void)
+{
+	return !pci_init(&p, PCI_MODERN, 1ull << VIRTIO_F_VERSION_1);
+}
+
+static bool fixed_after_features_ok(void)
+{
+	u64 before;
+
+	pci_init(&p, PCI_MODERN, 0);
+	before = p.v->vdev.guest_features;
+	common_set(&p, VIRTIO_PCI_COMMON_GFSELECT, 0, 4);
+	common_set(&p, VIRTIO_PCI_COMMON_GF, 0, 4);
+	return p.v->vdev.guest_features == before && before;
+}
+
+static bool no_such_vector(void)
+{
+	pci_init(&p, PCI_MODERN, 0);
+	common_set(&p, VIRTIO_PCI_COMMON_MSIX, 1, 2);
+	if (common_get(&p, VIRTIO_PCI_COMMON_MSIX, 2) != 1)
+		return false;
+	common_set(&p, VIRTIO_PCI_COMMON_MSIX, 500, 2);
+	common_set(&p, VIRTIO_PCI_COMMON_Q_SELECT, 0, 2);
+	common_set(&p, VIRTIO_PCI_COMMON_Q_MSIX, 500, 2);
+	return common_get(&p, VIRTIO_PCI_COMMON_MSIX, 2) == 0xffff &&
+	       common_get(&p, VIRTIO_PCI_COMMON_Q_MSIX, 2) == 0xffff;
+}
+
+static bool no_such_queue(void)
+{
+	pci_init(&p, PCI_MODERN, 0);
+	common_set(&p, VIRTIO_PCI_COMMON_Q_SELECT, 99, 2);
+	common_set(&p, VIRTIO_PCI_COMMON_Q_SIZE, 8, 2);
+	common_set(&p, VIRTIO_PCI_COMMON_Q_ENABLE, 1, 2);
+	common_set(&p, 0x3000 + 4 * 99, 99, 2);
+	return common_get(&p, VIRTIO_PCI_COMMON_Q_SIZE, 2) == 0 &&
+	       !(pci_status(&p) & VIRTIO_CONFIG_S_NEEDS_RESET);
+}
+
+/* The registers through configuration space, as firmware reaches them. */
+static bool through_the_window(void)
+{
+	unsigned at = p.v->cfg_cap;
+	u8 status;
+
+	pci_init(&p, PCI_MODERN, 0);
+	pci_config_write(p.pci, at + 4, 4, 1);
+	pci_config_write(p.pci, at + 8, VIRTIO_PCI_COMMON_STATUS, 4);
+	pci_config_write(p.pci, at + 12, 1, 4);
+	status = pci_config_read(p.pci, at + 16, 4);
+	pci_config_write(p.pci, at + 16, 0, 4);
+	if (status != pci_status(&p) + 15 || pci_status(&p) != 0)
+		return false;
+	/* Aimed outside, it does nothing. */
+	pci_config_write(p.pci, at + 8, 0xfffffffc, 4);
+	pci_config_write(p.pci, at + 12, 4, 4);
+	pci_config_write(p.pci, at + 16, 0xffffffff, 4);
+	pci_config_read(p.pci, at + 16, 4);
+	pci_config_write(p.pci, at + 8, 0x3fff, 4);
+	pci_config_read(p.pci, at + 16, 4);
+	return pci_status(&p) == 0;
+}
+
+static bool isr_clears(void)
+{
+	struct segment s = { guest_alloc(&g, 64), 64, true };
+	u16 id;
+	u32 bytes;
+
+	pci_init(&p, PCI_MODERN, 0);
+	ring_add(&p.ring[0], &s, 1, false);
+	pci_kick(&p, 0);
+	return pci_wait(&p, 0, &id, &bytes) && p.pci->intx && common_get(&p, 0x1000, 1) == 1 &&
+	       !p.pci->intx && common_get(&p, 0x1000, 1) == 0;
+}
+
+/* ---- rng
+ * ---------------------------------------------------------------------------------------------- */
+
+static bool rng_gives(enum pci_mode mode, bool indirect)
+{
+	struct segment s[] = { { guest_alloc(&g, 4096), 300, true },
+			       { guest_alloc(&g, 4096), 200, true } };
+	u8 *a = guest_ptr(&g, s[0].gpa);
+	u16 id, expected;
+	unsigned zeroes = 0;
+	u32 bytes;
+
+	if (!pci_init(&p, mode, 0))
+		return false;
+	memset(a, 0, 300);
+	expected = ring_add(&p.ring[0], s, 2, indirect);
+	pci_kick(&p, 0);
+	if (!pci_wait(&p, 0, &id, &bytes) || id != expected || bytes != 500)
+		return false;
+	for (unsigned i = 0; i < 300; i++)
+		zeroes += !a[i];
+	return zeroes < 30;
+}
+
+/* ---- blk
+ * ---------------------------------------------------------------------------------------------- */
+
+/* One request; the answer's status, or -1 when none comes. */
+static int blk_do(u32 type, u64 sector, u64 data, u32 bytes, bool in, bool indirect)
+{
+	u64 page = guest_alloc(&g, 32);
+	struct virtio_blk_outhdr header = { .type = type, .sector = sector };
+	struct segment s[] = { { page, 16, false }, { data, bytes, in }, { page + 16, 1, true } };
+	u16 id, expected;
+	u32 written;
+
+	memcpy(guest_ptr(&g, page), &header, sizeof(header));
+	*guest_ptr(&g, page + 16) = 0xee;
+	if (!bytes)
+		s[1] = s[2];
+	expected = ring_add(&p.ring[0], s, bytes ? 3 : 2, indirect);
+	pci_kick(&p, 0);
+	if (!pci_wait(&p, 0, &id, &written) || id != expected)
+		return -1;
+	return *guest_ptr(&g, page + 16);
+}
+
+static bool blk_round_trip(enum pci_mode mode, bool indirect, u64 without)
+{
+	u64 data = guest_alloc(&g, 64 * 512), back = guest_alloc(&g, 64 * 512);
+	u8 on_disk[512];
+	int fd;
+	bool good;
+
+	if (!pci_init(&p, mode, without))
+		return false;
+	for (unsigned i = 0; i < 64 * 512; i++)
+		guest_ptr(&g, data)[i] = i * 7 + i / 512 + mode;
+	good = blk_do(VIRTIO_BLK_T_OUT, 3, data, 64 * 512, false, indirect) == VIRTIO_BLK_S_OK &&
+	       blk_do(VIRTIO_BLK_T_FLUSH, 0, 0, 0, false, indirect) == VIRTIO_BLK_S_OK &&
+	       blk_do(VIRTIO_BLK_T_IN, 3, back, 64 * 512, true, indirect) == VIRTIO_BLK_S_OK &&
+	       !memcmp(guest_ptr(&g, data), guest_ptr(&g, back), 64 * 512);
+	fd = open(disk, O_RDONLY | O_CLOEXEC);
+	good = good && pread(fd, on_disk, 512, 5 * 512) == 512 &&
+	       !memcmp(on_disk, guest_ptr(&g, data + 2 * 512), 512);
+	close(fd);
+	return good;
+}
+
+static const struct {
+	const char *name;
+	u32 type;
+	u64 sector;
+	u32 bytes;
+	bool in;
+	int status;
+} blk_cases[] = {
+	{ "the last sector is read", VIRTIO_BLK_T_IN, DISK_SECTORS - 1, 512, true,
+	  VIRTIO_BLK_S_OK },
+	{ "a read behind the end fails", VIRTIO_BLK_T_IN, DISK_SECTORS, 512, true,
+	  VIRTIO_BLK_S_IOERR },
+	{ "a read over the end fails", VIRTIO_BLK_T_IN, DISK_SECTORS - 1, 1024, true,
+	  VIRTIO_BLK_S_IOERR },
+	{ "a write over the end fails", VIRTIO_BLK_T_OUT, DISK_SECTORS - 1, 1024, false,
+	  VIRTIO_BLK_S_IOERR },
+	{ "a sector number that overflows fails", VIRTIO_BLK_T_OUT, ~0ull, 512, false,
+	  VIRTIO_BLK_S_IOERR },
+	{ "2^55 fails", VIRTIO_BLK_T_IN, 1ull << 55, 512, true, VIRTIO_BLK_S_IOERR },
+	{ "half a sector fails", VIRTIO_BLK_T_IN, 0, 256, true, VIRTIO_BLK_S_IOERR },
+	{ "a read of nothing is done", VIRTIO_BLK_T_IN, 0, 0, true, VIRTIO_BLK_S_OK },
+	{ "an unknown request is unsupported", 77, 0, 512, true, VIRTIO_BLK_S_UNSUPP },
+	{ "SCSI is unsupported", VIRTIO_BLK_T_SCSI_CMD, 0, 512, false, VIRTIO_BLK_S_UNSUPP },
+	{ "a discard of 3 bytes fails", VIRTIO_BLK_T_DISCARD, 0, 3, false, VIRTIO_BLK_S_IOERR },
+};
+
+static int blk_range(u32 type, u64 sector, u32 sectors, u32 flags)
+{
+	struct virtio_blk_discard_write_zeroes range = { .sector = sector,
+							 .num_sectors = sectors,
+							 .flags = flags };
+	u64 page = guest_alloc(&g, 16);
+
+	memcpy(guest_ptr(&g, page), &range, sizeof(range));
+	return blk_do(type, 0, page, sizeof(range), false, false);
+}
+
+static bool blk_zeroes(u32 type, u32 flags)
+{
+	u64 data = guest_alloc(&g, 4096);
+	bool good;
+
+	pci_init(&p, PCI_MODERN, 0);
+	memset(guest_ptr(&g, data), 0x55, 4096);
+	good = blk_do(VIRTIO_BLK_T_OUT, 8, data, 4096, false, false) == 0 &&
+	       blk_range(type, 9, 6, flags) == 0 &&
+	       blk_do(VIRTIO_BLK_T_IN, 8, data, 4096, true, false) == 0;
+	for (unsigned i = 0; i < 4096; i++)
+		good = good && guest_ptr(&g, data)[i] == (i < 512 || i >= 7 * 512 ? 0x55 : 0);
+	return good;
+}
+
+/* A buffer without a header, or without a place for the status: the device waits for a reset. */
+static bool blk_malformed(const struct segment *s, unsigned count)
+{
+	bool good;
+
+	pci_init(&p, PCI_MODERN, 0);
+	ring_add(&p.ring[0], s, count, false);
+	pci_kick(&p, 0);
+	good = pci_status(&p) & VIRTIO_CONFIG_S_NEEDS_RESET;
+	pci_init(&p, PCI_MODERN, 0);
+	return good && blk_do(VIRTIO_BLK_T_FLUSH, 0, 0, 0, false, false) == 0;
+}
+
+/* Requests are in flight when the driver resets: nothing is written afterwards. */
+static bool blk_reset_in_flight(void)
+{
+	u64 data = guest_alloc(&g, 64 * 4096), page = guest_alloc(&g, 4096);
+
+	pci_init(&p, PCI_MODERN, 0);
+	for (unsigned i = 0; i < 30; i++) {
+		struct virtio_blk_outhdr header = { .type = VIRTIO_BLK_T_IN, .sector = i };
+		struct segment s[] = { { page + 32 * i, 16, false },
+				       { data + 4096 * i, 4096, true },
+				       { page + 32 * i + 16, 1, true } };
+
+		memcpy(guest_ptr(&g, page + 32 * i), &header, sizeof(header));
+		ring_add(&p.ring[0], s, 3, false);
+	}
+	pci_kick(&p, 0);
+	pci_set_status(&p, 0);
+	memset(guest_ptr(&g, data), 0xaa, 64 * 4096);
+	for (unsigned i = 0; i < 20; i++)
+		guest_loop(&g, false);
+	for (unsigned i = 0; i < 64 * 4096; i++) {
+		if (guest_ptr(&g, data)[i] != 0xaa)
+			return false;
+	}
+	return true;
+}
+
+static bool blk_identifies(void)
+{
+	u64 data = guest_alloc(&g, 20);
+
+	pci_init(&p, PCI_MODERN, 0);
+	return blk_do(VIRTIO_BLK_T_GET_ID, 0, data, 20, true, false) == 0 &&
+	       !memcmp(guest_ptr(&g, data), "serial-of-the-disk\0", 20);
+}
+
+static void test_blk(void)
+{
+	struct segment no_status[] = { { 0x8000, 16, false } },
+		       no_header[] = { { 0x8000, 8, false }, { 0x9000, 1, true } };
+	char text[128];
+	int fd = mkstemp(disk);
+
+	if (fd < 0 || ftruncate(fd, DISK_SECTORS * 512) < 0) {
+		tap_ok(false, "a disk image can be made");
+		return;
+	}
+	close(fd);
+	snprintf(text, sizeof(text), "file=%s,format=raw,if=none,id=d0,discard=unmap", disk);
+	tap_ok(drive_add(&g.m, text, &err) == 0, "-drive opens an image");
+	snprintf(text, sizeof(text), "file=%s,format=raw,if=none,id=d1", disk);
+	tap_ok(drive_add(&g.m, text, &err) < 0 && strstr(err.text, "in use"),
+	       "a second -drive of the image is refused");
+	for (unsigned i = 0; i < ARRAY_SIZE(refusals); i++)
+		tap_ok(try_refusal(i), "refused: %s", refusals[i].text);
+
+	if (!tap_ok(plug("virtio-blk-pci,drive=d0,packed=on,serial=serial-of-the-disk,num-queues="
+			 "2"),
+		    "virtio-blk-pci"))
+		return;
+	for (enum pci_mode mode = PCI_MODERN; mode <= PCI_LEGACY; mode++) {
+		tap_ok(blk_round_trip(mode, false, 0),
+		       "blk, %s: written, flushed, read, and on the disk", mode_names[mode]);
+		tap_ok(blk_round_trip(mode, true, 0), "blk, %s, indirect: the same",
+		       mode_names[mode]);
+		tap_ok(blk_round_trip(mode, false, 1ull << VIRTIO_RING_F_EVENT_IDX),
+		       "blk, %s, without event index: the same", mode_names[mode]);
+	}
+	tap_ok(blk_round_trip(PCI_MODERN, false,
+			      1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_CONFIG_WCE),
+	       "blk: a driver that cannot flush");
+	pci_init(&p, PCI_MODERN, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(blk_cases); i++)
+		tap_ok(blk_do(blk_cases[i].type, blk_cases[i].sector, guest_alloc(&g, 4096),
+			      blk_cases[i].bytes, blk_cases[i].in, false) == blk_cases[i].status,
+		       "blk: %s", blk_cases[i].name);
+	tap_ok(blk_zeroes(VIRTIO_BLK_T_WRITE_ZEROES, 0), "blk: write-zeroes");
+	tap_ok(blk_zeroes(VIRTIO_BLK_T_WRITE_ZEROES, 1), "blk: write-zeroes that may unmap");
+	tap_ok(blk_zeroes(VIRTIO_BLK_T_DISCARD, 0), "blk: a discard of a file punches a hole");
+	tap_ok(blk_range(VIRTIO_BLK_T_DISCARD, 0, 1, 1) == VIRTIO_BLK_S_UNSUPP,
+	       "blk: unmap with discard is unsupported");
+	tap_ok(blk_range(VIRTIO_BLK_T_WRITE_ZEROES, 0, 1, 2) == VIRTIO_BLK_S_UNSUPP,
+	       "blk: unknown flags are unsupported");
+	tap_ok(blk_range(VIRTIO_BLK_T_WRITE_ZEROES, DISK_SECTORS - 1, 2, 0) == VIRTIO_BLK_S_IOERR,
+	       "blk: zeroes over the end fail");
+	tap_ok(blk_range(VIRTIO_BLK_T_WRITE_ZEROES, 1, 0xffffffff, 0) == VIRTIO_BLK_S_IOERR,
+	       "blk: 2 TiB of zeroes fail");
+	tap_ok(blk_identifies(), "blk: the serial number");
+	tap_ok(blk_malformed(no_status, 1),
+	       "blk: a request without status breaks the device, a reset heals it");
+	tap_ok(blk_malformed(no_header, 2),
+	       "blk: a request without header breaks the device, a reset heals it");
+	tap_ok(blk_reset_in_flight(), "blk: nothing is written after a reset");
+	tap_ok(pci_config(&p, 0, 8) == DISK_SECTORS && pci_config(&p, 34, 2) == 2,
+	       "blk: capacity and queues in the configuration");
+	unplug();
+	drive_close_all(&g.m);
+
+	snprintf(text, sizeof(text), "file=%s,format=raw,if=none,id=ro,readonly=on", disk);
+	tap_ok(drive_add(&g.m, text, &err) == 0 && plug("virtio-blk-pci,drive=ro") &&
+		       pci_init(&p, PCI_MODERN, 0) &&
+		       p.v->vdev.guest_features >> VIRTIO_BLK_F_RO & 1 &&
+		       blk_do(VIRTIO_BLK_T_OUT, 0, guest_alloc(&g, 512), 512, false, false) ==
+			       VIRTIO_BLK_S_IOERR &&
+		       blk_do(VIRTIO_BLK_T_IN, 0, guest_alloc(&g, 512), 512, true, false) ==
+			       VIRTIO_BLK_S_OK,
+	       "blk: a read-only image is read and not written");
+	unplug();
+	drive_close_all(&g.m);
+	unlink(disk);
+}
+
+/* ---- net
+ * ---------------------------------------------------------------------------------------------- */
+
+static u8 sent[2048];
+static size_t sent_bytes, sent_frames;
+
+static int null_open(struct netdev *n, struct opts *o, struct error *e)
+{
+	return 0;
+}
+
+static void null_close(struct netdev *n)
+{
+}
+
+static void null_send(struct netdev *n, const u8 *frame, size_t bytes)
+{
+	sent_frames++;
+	sent_bytes = bytes;
+	memcpy(sent, frame, MIN(bytes, sizeof(sent)));
+}
+
+static const struct netdev_class test_class = { .name = "test",
+						.help = "",
+						.size = sizeof(struct netdev),
+						.open = null_open,
+						.close = null_close,
+						.send = null_send };
+NETDEV_REGISTER(test_class)
+
+static size_t net_header(void)
+{
+	return p.mode == PCI_LEGACY && !(p.v->vdev.guest_features >> VIRTIO_NET_F_MRG_RXBUF & 1)
+		       ? 10
+		       : 12;
+}
+
+static bool net_sends(enum pci_mode mode)
+{
+	u64 page = guest_alloc(&g, 4096);
+	struct segment s[] = { { page, 0, false }, { page + 64, 100, false } };
+	u16 id;
+	u32 bytes;
+
+	if (!pci_init(&p, mode, 0))
+		return false;
+	memset(guest_ptr(&g, page), 0, 64);
+	for (unsigned i = 0; i < 100; i++)
+		guest_ptr(&g, page + 64)[i] = i;
+	s[0].bytes = net_header();
+	sent_bytes = 0;
+	ring_add(&p.ring[1], s, 2, false);
+	pci_kick(&p, 1);
+	return pci_wait(&p, 1, &id, &bytes) && sent_bytes == 100 && sent[99] == 99;
+}
+
+static bool net_receives(enum pci_mode mode, unsigned buffer, size_t bytes, u64 without)
+{
+	struct netdev *n = netdev_find(&g.m, "n0");
+	u64 page = guest_alloc(&g, 16 * 4096);
+	u8 frame[4000], got[4200];
+	size_t total = 0;
+	unsigned count = 0;
+	u16 id;
+	u32 written;
+
+	if (!pci_init(&p, mode, without))
+		return false;
+	for (unsigned i = 0; i < sizeof(frame); i++)
+		frame[i] = i * 3 + i / 256;
+	memset(frame, 0xff, 6);
+	/* Held until there is room. */
+	netdev_deliver(n, frame, bytes);
+	for (unsigned i = 0; i < 16; i++) {
+		struct segment s = { page + 4096 * i, buffer, true };
+
+		ring_add(&p.ring[0], &s, 1, false);
+	}
+	pci_kick(&p, 0);
+	while (ring_used(&p.ring[0], &id, &written)) {
+		memcpy(got + total, guest_ptr(&g, page + 4096 * count++), written);
+		total += written;
+	}
+	return total == bytes + net_header() && !memcmp(got + net_header(), frame, bytes) &&
+	       (net_header() == 10 || get_le16(got + 10) == count) && !n->held_bytes;
+}
+
+static int net_command(u8 class, u8 command, const void *data, u32 bytes)
+{
+	u64 page = guest_alloc(&g, 4096);
+	struct segment s[] = { { page, 2, false },
+			       { page + 16, bytes, false },
+			       { page + 8, 1, true } };
+	u16 id;
+	u32 written;
+
+	guest_ptr(&g, page)[0] = class;
+	guest_ptr(&g, page)[1] = command;
+	guest_ptr(&g, page)[8] = 0xee;
+	memcpy(guest_ptr(&g, page + 16), data, bytes);
+	if (!bytes)
+		s[1] = s[2];
+	ring_add(&p.ring[2], s, bytes ? 3 : 2, false);
+	pci_kick(&p, 2);
+	return pci_wait(&p, 2, &id, &written) ? guest_ptr(&g, page)[8] : -1;
+}
+
+static bool net_filters(void)
+{
+	static const u8 off, on = 1;
+	static const u8 own[60] = { 0x52, 0x54, 0, 1, 2, 3 },
+			other[60] = { 0x52, 0x54, 0, 9, 9, 9 };
+	static const u8 group[60] = { 0x33, 0x33, 0, 0, 0, 1 },
+			everybody[60] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+	static const u8 lists[] = { 0, 0, 0, 0, 1, 0, 0, 0, 0x33, 0x33, 0, 0, 0, 1 };
+	struct netdev *n = netdev_find(&g.m, "n0");
+	u64 page = guest_alloc(&g, 16 * 4096);
+	u16 id;
+	u32 bytes;
+	unsigned got = 0;
+
+	pci_init(&p, PCI_MODERN, 0);
+	for (unsigned i = 0; i < 16; i++) {
+		struct segment s = { page + 4096 * i, 2048, true };
+
+		ring_add(&p.ring[0], &s, 1, false);
+	}
+	if (net_command(VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1) != 0)
+		return false;
+	netdev_deliver(n, own, 60);
+	netdev_deliver(n, other, 60);
+	netdev_deliver(n, group, 60);
+	netdev_deliver(n, everybody, 60);
+	while (ring_used(&p.ring[0], &id, &bytes))
+		got++;
+	if (got != 2 || net_command(VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, lists,
+				    sizeof(lists)) != 0)
+		return false;
+	netdev_deliver(n, group, 60);
+	if (!ring_used(&p.ring[0], &id, &bytes) ||
+	    net_command(VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &on, 1) != 0)
+		return false;
+	netdev_deliver(n, other, 60);
+	return ring_used(&p.ring[0], &id, &bytes);
+}
+
+static const struct {
+	const char *name;
+	u8 class, command;
+	u8 data[12];
+	u32 bytes;
+	int answer;
+} net_commands[] = {
+	{ "an address is set",
+	  VIRTIO_NET_CTRL_MAC,
+	  VIRTIO_NET_CTRL_MAC_ADDR_SET,
+	  { 2, 0, 0, 0, 0, 9 },
+	  6,
+	  0 },
+	{ "half an address is refused",
+	  VIRTIO_NET_CTRL_MAC,
+	  VIRTIO_NET_CTRL_MAC_ADDR_SET,
+	  { 2, 0, 0 },
+	  3,
+	  1 },
+	{ "a table of 2^32 - 1 addresses is refused",
+	  VIRTIO_NET_CTRL_MAC,
+	  VIRTIO_NET_CTRL_MAC_TABLE_SET,
+	  { 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0 },
+	  8,
+	  1 },
+	{ "a receive mode without value is refused", VIRTIO_NET_CTRL_RX, 0, {}, 0, 1 },
+	{ "an unknown receive mode is refused", VIRTIO_NET_CTRL_RX, 99, { 1 }, 1, 1 },
+	{ "a VLAN is added", VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, { 0xff, 0x0f }, 2, 0 },
+	{ "VLAN 4096 is refused",
+	  VIRTIO_NET_CTRL_VLAN,
+	  VIRTIO_NET_CTRL_VLAN_ADD,
+	  { 0, 0x10 },
+	  2,
+	  1 },
+	{ "an announcement that nobody asked for is refused",
+	  VIRTIO_NET_CTRL_ANNOUNCE,
+	  0,
+	  {},
+	  0,
+	  1 },
+	{ "an unknown class is refused", 200, 0, { 1 }, 1, 1 },
+};
+
+static void test_net(void)
+{
+	tap_ok(netdev_add(&g.m, "test,id=n0", &err) == 0, "-netdev");
+	tap_ok(netdev_add(&g.m, "test,id=n0", &err) < 0, "a second network of the name is refused");
+	tap_ok(netdev_add(&g.m, "carrier-pigeon,id=n1", &err) < 0 &&
+		       strstr(err.text, "carrier-pigeon"),
+	       "an unknown kind of network is refused");
+	if (!tap_ok(plug("virtio-net-pci,netdev=n0,packed=on,mac=52:54:00:01:02:03"),
+		    "virtio-net-pci"))
+		return;
+	for (enum pci_mode mode = PCI_MODERN; mode <= PCI_LEGACY; mode++) {
+		tap_ok(net_sends(mode), "net, %s: a frame is sent", mode_names[mode]);
+		tap_ok(net_receives(mode, 2048, 1514, 0), "net, %s: a frame is received",
+		       mode_names[mode]);
+		tap_ok(net_receives(mode, 300, 1514, 0),
+		       "net, %s: a frame over several buffers is received", mode_names[mode]);
+		tap_ok(net_receives(mode, 2048, 1514, 1ull << VIRTIO_NET_F_MRG_RXBUF),
+		       "net, %s: a frame is received without merging", mode_names[mode]);
+	}
+	tap_ok(net_filters(), "net: the receive filter");
+	pci_init(&p, PCI_MODERN, 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(net_commands); i++)
+		tap_ok(net_command(net_commands[i].class, net_commands[i].command,
+				   net_commands[i].data,
+				   net_commands[i].bytes) == net_commands[i].answer,
+		       "net: %s", net_commands[i].name);
+	tap_ok(pci_config(&p, 5, 1) == 9, "net: the address that was set is read");
+	netdev_set_link(&g.m, "n0", false, &err);
+	tap_ok((pci_config(&p, 6, 2) & 1) == 0 && common_get(&p, 0x1000, 1) & 2,
+	       "net: a pulled cable is told");
+	netdev_set_link(&g.m, "n0", true, &err);
+	tap_ok(pci_config(&p, 6, 2) == 3 && net_command(VIRTIO_NET_CTRL_ANNOUNCE, 0, "", 0) == 0 &&
+		       pci_config(&p, 6, 2) == 1,
+	       "net: plugged in again it asks for an announcement");
+	pci_set_status(&p, 0);
+	tap_ok(pci_init(&p, PCI_MODERN, 0) && pci_config(&p, 5, 1) == 3,
+	       "net: a reset restores the address");
+	unplug();
+	netdev_close_all(&g.m);
+}
+
+/* ---- balloon
+ * ------------------------------------------------------------------------------------------ */
+
+static bool resident(u64 gpa)
+{
+	unsigned char in_core = 0;
+
+	mincore(guest_ptr(&g, gpa), 4096, &in_core);
+	return in_core & 1;
+}
+
+static bool balloon_inflates(enum pci_mode mode)
+{
+	u64 page = guest_alloc(&g, 4096), victim = guest_alloc(&g, 4 * 4096);
+	u32 pfns[] = { victim / 4096, victim / 4096 + 1, 0xffffffff, GUEST_BAR_BASE / 4096,
+		       victim / 4096 + 3 };
+	struct segment s = { page, sizeof(pfns), false };
+	u16 id;
+	u32 bytes;
+
+	if (!pci_init(&p, mode, 0))
+		return false;
+	memset(guest_ptr(&g, victim), 0x77, 4 * 4096);
+	memcpy(guest_ptr(&g, page), pfns, sizeof(pfns));
+	ring_add(&p.ring[0], &s, 1, false);
+	pci_kick(&p, 0);
+	return pci_wait(&p, 0, &id, &bytes) && !resident(victim) && !resident(victim + 4096) &&
+	       resident(victim + 8192) && !resident(victim + 12288) && !guest_ptr(&g, victim)[0] &&
+	       guest_ptr(&g, victim + 8192)[5] == 0x77;
+}
+
+static void test_balloon(void)
+{
+	struct balloon_stats stats;
+	struct virtio_balloon_stat given[2] = { { VIRTIO_BALLOON_S_MEMFREE, 123 }, { 999, 1 } };
+	u64 now, page;
+	struct segment s;
+
+	tap_ok(balloon_set_target(&g.m, MiB, &err) == -ENODEV,
+	       "balloon: without a device there is no target");
+	if (!tap_ok(plug("virtio-balloon-pci,packed=on,free-page-reporting=on"),
+		    "virtio-balloon-pci"))
+		return;
+	for (enum pci_mode mode = PCI_MODERN; mode <= PCI_LEGACY; mode++)
+		tap_ok(balloon_inflates(mode),
+		       "balloon, %s: pages are given up, what is not RAM is ignored",
+		       mode_names[mode]);
+	pci_init(&p, PCI_MODERN, 0);
+	common_get(&p, 0x1000, 1);
+	tap_ok(balloon_set_target(&g.m, 6 * MiB, &err) == 0 && pci_config(&p, 0, 4) == 512 &&
+		       common_get(&p, 0x1000, 1) & 2,
+	       "balloon: a target is told");
+	common_set(&p, 0x2004, 256, 4);
+	tap_ok(balloon_query(&g.m, &now) == 0 && now == 7 * MiB,
+	       "balloon: what the guest has given is known");
+	page = guest_alloc(&g, 4096);
+	memcpy(guest_ptr(&g, page), given, sizeof(given));
+	s = (struct segment){ page, sizeof(given), false };
+	ring_add(&p.ring[2], &s, 1, false);
+	pci_kick(&p, 2);
+	tap_ok(balloon_get_stats(&g.m, &stats) == 0 &&
+		       stats.value[VIRTIO_BALLOON_S_MEMFREE] == 123 &&
+		       stats.value[VIRTIO_BALLOON_S_MEMTOT] == ~0ull,
+	       "balloon: statistics");
+	page = guest_alloc(&g, 8192);
+	memset(guest_ptr(&g, page), 1, 8192);
+	s = (struct segment){ page, 8192, true };
+	ring_add(&p.ring[3], &s, 1, false);
+	pci_kick(&p, 3);
+	tap_ok(!resident(page) && !resident(page + 4096), "balloon: reported pages are released");
+	unplug();
+}
+
+int main(void)
+{
+	tap_begin();
+	guest_init(&g);
+	g.m.config.cpus = 2;
+	for (unsigned i = 0; i < ARRAY_SIZE(identities); i++)
+		tap_ok(try_identity(i), "%s is what it should be", identities[i].text);
+	if (tap_ok(plug("virtio-rng-pci,packed=on"), "virtio-rng-pci")) {
+		tap_ok(refuse_unoffered(), "features that were not offered are refused");
+		tap_ok(refuse_without_version_1(), "a modern driver without VERSION_1 is refused");
+		tap_ok(fixed_after_features_ok(), "features are fixed by FEATURES_OK");
+		tap_ok(no_such_vector(), "a vector that does not exist reads as none");
+		tap_ok(no_such_queue(), "a queue that does not exist is empty");
+		tap_ok(through_the_window(), "the window in configuration space");
+		tap_ok(isr_clears(), "INTx is raised, and lowered by reading the ISR");
+		for (enum pci_mode mode = PCI_MODERN; mode <= PCI_LEGACY; mode++) {
+			tap_ok(rng_gives(mode, false), "rng, %s: random bytes", mode_names[mode]);
+			tap_ok(rng_gives(mode, true), "rng, %s: random bytes by an indirect table",
+			       mode_names[mode]);
+		}
+		unplug();
+	}
+	test_blk();
+	test_net();
+	test_balloon();
+	machine_unlock(&g.m);
+	return tap_end();
+}
