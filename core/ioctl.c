@@ -93,8 +93,11 @@ long ioctl_dispatch(struct host_file *file, unsigned object, unsigned cmd, u64 a
 			break;
 		}
 	}
-	if (!flow)
-		return handler(file, cmd, arg, NULL);
+	if (!flow) {
+		r = handler(file, cmd, arg, NULL);
+		/* Only a VM's descriptor says it so. */
+		return r == -ENOTTY && object != IOCTL_VM ? -EINVAL : r;
+	}
 	if (size <= SMALL) {
 		data = small;
 		memset(small, 0, size);

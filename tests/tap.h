@@ -16,7 +16,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-static int tap_count, tap_failed;
+/* One pair for all files of a test program. */
+__attribute__((weak)) int tap_count, tap_failed;
 
 static inline void tap_begin(void)
 {

@@ -1,0 +1,624 @@
+/* KVM_RUN: exits and their completion, and how it ends from outside. Guest code is real-mode, written by hand. */
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "tests/api/api.h"
+
+static void halt(void)
+{
+	static const uint8_t code[] = { 0xf4 };
+	struct kvm_regs regs;
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	equals(guest_run(&g), KVM_EXIT_HLT, "HLT exits");
+	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+	equals(regs.rip, 0x1001, "RIP is behind it");
+	guest_done(&g);
+}
+
+static void ports(void)
+{
+	static const uint8_t code[] = {
+		0xb0, 0x42, 0xe6, 0x10,		/* mov al, 0x42; out 0x10, al */
+		0xba, 0x34, 0x12, 0xed,		/* mov dx, 0x1234; in ax, dx */
+		0x66, 0xe5, 0x20,		/* in eax, 0x20 */
+		0xf4,
+	};
+	struct kvm_regs regs;
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	equals(guest_run(&g), KVM_EXIT_IO, "OUT exits");
+	tap_ok(g.run->io.direction == KVM_EXIT_IO_OUT && g.run->io.size == 1 && g.run->io.port == 0x10 && g.run->io.count == 1,
+	       "one byte to port 10");
+	equals(*((uint8_t *)g.run + g.run->io.data_offset), 0x42, "its value");
+	equals(guest_run(&g), KVM_EXIT_IO, "IN exits");
+	tap_ok(g.run->io.direction == KVM_EXIT_IO_IN && g.run->io.size == 2 && g.run->io.port == 0x1234, "a word from port 1234");
+	memset((uint8_t *)g.run + g.run->io.data_offset, 0x5a, 2);
+	equals(guest_run(&g), KVM_EXIT_IO, "IN of four bytes exits");
+	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+	equals(regs.rax & 0xffff, 0x5a5a, "the word had arrived");
+	memcpy((uint8_t *)g.run + g.run->io.data_offset, "\x44\x33\x22\x11", 4);
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
+	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+	equals(regs.rax, 0x11223344, "the double word has arrived");
+	guest_done(&g);
+}
+
+static void string_ports(void)
+{
+	static const uint8_t code[] = {
+		0xbe, 0x00, 0x20, 0xb9, 0x05, 0x00, 0xba, 0x10, 0x00,	/* mov si, 0x2000; mov cx, 5; mov dx, 0x10 */
+		0xf3, 0x6e,						/* rep outsb */
+		0xbf, 0x00, 0x30, 0xb9, 0x03, 0x00,			/* mov di, 0x3000; mov cx, 3 */
+		0xf3, 0x6c, 0xf4,					/* rep insb; hlt */
+	};
+	char got[6] = "";
+	struct guest g;
+	unsigned n = 0, next = 0, i;
+	int r;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	memcpy(g.mem + 0x2000, "hello", 5);
+	while ((r = guest_run(&g)) == KVM_EXIT_IO) {
+		uint8_t *data = (uint8_t *)g.run + g.run->io.data_offset;
+
+		for (i = 0; i < g.run->io.count; i++) {
+			if (g.run->io.direction == KVM_EXIT_IO_IN)
+				data[i] = (uint8_t)(0xa0 + next++);
+			else if (n < 5)
+				got[n++] = (char)data[i];
+		}
+	}
+	equals(r, KVM_EXIT_HLT, "REP OUTS and INS come to an end");
+	tap_ok(!strcmp(got, "hello"), "every byte came out, in order");
+	tap_ok(!memcmp(g.mem + 0x3000, "\xa0\xa1\xa2\0", 4), "every byte went in, and no more");
+	guest_done(&g);
+}
+
+static void mmio(void)
+{
+	static const uint8_t code[] = {
+		0xb8, 0x00, 0xf0, 0x8e, 0xd8,		/* mov ax, 0xf000; mov ds, ax */
+		0xc7, 0x06, 0x00, 0x01, 0xef, 0xbe,	/* mov word [0x100], 0xbeef */
+		0x66, 0xa1, 0x00, 0x02,			/* mov eax, [0x200] */
+		0xf4,
+	};
+	struct kvm_regs regs;
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	equals(guest_run(&g), KVM_EXIT_MMIO, "a write where no memory is exits");
+	tap_ok(g.run->mmio.is_write && g.run->mmio.phys_addr == 0xf0100 && g.run->mmio.len == 2, "two bytes to F0100");
+	tap_ok(!memcmp(g.run->mmio.data, "\xef\xbe", 2), "their value");
+	equals(guest_run(&g), KVM_EXIT_MMIO, "a read exits");
+	tap_ok(!g.run->mmio.is_write && g.run->mmio.phys_addr == 0xf0200 && g.run->mmio.len == 4, "four bytes from F0200");
+	memcpy(g.run->mmio.data, "\x78\x56\x34\x12", 4);
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
+	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+	equals(regs.rax, 0x12345678, "the value has arrived");
+	guest_done(&g);
+}
+
+static void read_only(void)
+{
+	static const uint8_t code[] = {
+		0xb8, 0x00, 0x20, 0x8e, 0xd8,	/* mov ax, 0x2000; mov ds, ax */
+		0xa0, 0x00, 0x00,		/* mov al, [0] */
+		0xa2, 0x01, 0x00,		/* mov [1], al */
+		0xf4,
+	};
+	uint8_t *rom = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	rom[0] = 0x77;
+	accepts(set_region(g.vm, 1, KVM_MEM_READONLY, 0x20000, 4096, rom), "a read-only slot");
+	equals(guest_run(&g), KVM_EXIT_MMIO, "a write to it exits");
+	tap_ok(g.run->mmio.is_write && g.run->mmio.phys_addr == 0x20001 && g.run->mmio.data[0] == 0x77, "after a read that did not");
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
+	equals(rom[1], 0, "nothing was written");
+	guest_done(&g);
+	munmap(rom, 4096);
+}
+
+/* A loop that never ends by itself. */
+static const uint8_t forever[] = { 0xeb, 0xfe };
+
+static void immediate_exit(void)
+{
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, forever, sizeof(forever));
+	g.run->immediate_exit = 1;
+	refuses(EINTR, api.ioctl(g.vcpu, KVM_RUN, 0UL), "KVM_RUN with immediate_exit does not run");
+	guest_done(&g);
+}
+
+static volatile sig_atomic_t handled, handled_in_run;
+static volatile bool in_run;
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	handled++;
+	handled_in_run += in_run;
+}
+
+struct poker {
+	pthread_t target;
+	int signal;
+	volatile bool stop;
+};
+
+/* Signals until it is told that one has arrived: the first may come before KVM_RUN. */
+static void *poke(void *arg)
+{
+	struct poker *p = arg;
+	struct timespec pause = { .tv_nsec = 20000000 };
+
+	while (!p->stop) {
+		nanosleep(&pause, NULL);
+		pthread_kill(p->target, p->signal);
+	}
+	return NULL;
+}
+
+static void interrupted(const char *what, const uint8_t *code, size_t len)
+{
+	struct sigaction act = { .sa_handler = on_signal }, old;
+	struct poker p = { pthread_self(), SIGUSR1, false };
+	pthread_t thread;
+	struct guest g;
+	int r, error;
+
+	if (!guest_init_irqchip(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, len);
+	sigaction(SIGUSR1, &act, &old);
+	handled = 0;
+	pthread_create(&thread, NULL, poke, &p);
+	r = api.ioctl(g.vcpu, KVM_RUN, 0UL);
+	error = errno;
+	p.stop = true;
+	pthread_join(thread, NULL);
+	tap_ok(r == -1 && error == EINTR, "a signal ends KVM_RUN in %s", what);
+	equals(g.run->exit_reason, KVM_EXIT_INTR, "the exit reason says so");
+	tap_ok(handled > 0, "its handler ran");
+	sigaction(SIGUSR1, &old, NULL);
+	guest_done(&g);
+}
+
+static void signals(void)
+{
+	static const uint8_t halted[] = { 0xfb, 0xf4, 0xeb, 0xfd }; /* sti; hlt; again */
+
+	interrupted("a loop", forever, sizeof(forever));
+	interrupted("a halt", halted, sizeof(halted));
+}
+
+/* Blocked for the thread, open in KVM_RUN: it ends the call, its handler does not run, and it is still there afterwards. */
+static void masked_signal(void)
+{
+	struct sigaction act = { .sa_handler = on_signal }, old;
+	struct {
+		struct kvm_signal_mask head;
+		uint64_t mask;
+	} __attribute__((packed)) m = { .head.len = 8, .mask = 0 };
+	struct timespec none = { 0 };
+	sigset_t set, former;
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, forever, sizeof(forever));
+	sigaction(SIGUSR2, &act, &old);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &set, &former);
+	accepts(api.ioctl(g.vcpu, KVM_SET_SIGNAL_MASK, &m), "all signals are open in KVM_RUN");
+	handled = 0;
+	pthread_kill(pthread_self(), SIGUSR2);
+	refuses(EINTR, api.ioctl(g.vcpu, KVM_RUN, 0UL), "a pending signal ends KVM_RUN");
+	equals(handled, 0, "its handler did not run");
+	equals(sigtimedwait(&set, NULL, &none), SIGUSR2, "the signal is still pending");
+	signal(SIGUSR2, SIG_DFL);
+	pthread_kill(pthread_self(), SIGUSR2);
+	refuses(EINTR, api.ioctl(g.vcpu, KVM_RUN, 0UL), "so does one whose default is to end the process");
+	equals(sigtimedwait(&set, NULL, &none), SIGUSR2, "it is still pending too");
+	sigaction(SIGUSR2, &old, NULL);
+	pthread_sigmask(SIG_SETMASK, &former, NULL);
+	guest_done(&g);
+}
+
+static void *stop_by_flag(void *arg)
+{
+	struct guest *g = arg;
+	struct timespec pause = { .tv_nsec = 50000000 };
+
+	nanosleep(&pause, NULL);
+	__atomic_store_n(&g->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* With Linux only a signal makes KVM_RUN look at the flag; here a guest that runs sees it by itself. */
+static void flag_alone(void)
+{
+	pthread_t thread;
+	struct guest g;
+
+	if (api.plain) {
+		tap_skip("Linux needs a signal", "immediate_exit ends a loop");
+		return;
+	}
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, forever, sizeof(forever));
+	pthread_create(&thread, NULL, stop_by_flag, &g);
+	refuses(EINTR, api.ioctl(g.vcpu, KVM_RUN, 0UL), "immediate_exit ends a loop");
+	pthread_join(thread, NULL);
+	guest_done(&g);
+}
+
+/* ---- dirty pages ------------------------------------------------------------------------------------------------- */
+
+/* mov byte [0x3000], 1; mov byte [0x5000], 1; hlt */
+static const uint8_t writes[] = { 0xc6, 0x06, 0x00, 0x30, 0x01, 0xc6, 0x06, 0x00, 0x50, 0x01, 0xf4 };
+
+static void dirty_log(void)
+{
+	struct kvm_dirty_log log;
+	uint64_t bitmap = 0;
+	struct guest g;
+	int i;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, writes, sizeof(writes));
+	equals(guest_run(&g), KVM_EXIT_HLT, "a guest that has written");
+	accepts(set_region(g.vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, g.mem_size, g.mem), "is logged from now on");
+	log = (struct kvm_dirty_log){ .dirty_bitmap = &bitmap };
+	api.ioctl(g.vm, KVM_GET_DIRTY_LOG, &log);
+	for (i = 0; i < 2; i++) {
+		guest_code(&g, 0x1000, writes, sizeof(writes));
+		equals(guest_run(&g), KVM_EXIT_HLT, "round %d: it writes", i);
+		api.ioctl(g.vm, KVM_GET_DIRTY_LOG, &log);
+		equals(bitmap & (1 << 3 | 1 << 5), 1 << 3 | 1 << 5, "pages 3 and 5 are dirty");
+		equals(bitmap & (1 << 4 | 1 << 6), 0, "their neighbours are not");
+		api.ioctl(g.vm, KVM_GET_DIRTY_LOG, &log);
+		equals(bitmap, 0, "once read, nothing is dirty");
+	}
+	guest_done(&g);
+}
+
+static unsigned harvest(struct kvm_dirty_gfn *ring, unsigned entries, unsigned *next, uint64_t *pages)
+{
+	unsigned n = 0;
+
+	while (__atomic_load_n(&ring[*next % entries].flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY) {
+		*pages |= 1ULL << (ring[*next % entries].offset & 63);
+		__atomic_store_n(&ring[*next % entries].flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+		++*next;
+		n++;
+	}
+	return n;
+}
+
+static void dirty_ring(void)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_DIRTY_LOG_RING_ACQ_REL, .args = { 65536 } };
+	struct kvm_dirty_gfn *ring;
+	unsigned next = 0, n;
+	uint64_t pages = 0;
+	struct guest g = { .vcpu = -1 };
+
+	g.vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL);
+	accepts(api.ioctl(g.vm, KVM_ENABLE_CAP, &cap), "a dirty ring");
+	g.mem_size = 16 * 4096;
+	g.mem = mmap(NULL, g.mem_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	accepts(set_region(g.vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, g.mem_size, g.mem), "a logged slot");
+	g.vcpu = api.ioctl(g.vm, KVM_CREATE_VCPU, 0UL);
+	g.run_size = 3 * 4096;
+	g.run = api.mmap(NULL, g.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, g.vcpu, 0);
+	ring = api.mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, g.vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * 4096L);
+	if (!tap_ok(g.run != MAP_FAILED && ring != MAP_FAILED, "kvm_run and the ring are mapped")) {
+		guest_done(&g);
+		return;
+	}
+	guest_code(&g, 0x1000, writes, sizeof(writes));
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest writes");
+	n = harvest(ring, 4096, &next, &pages);
+	equals(pages & 0xff, 1 << 3 | 1 << 5, "pages 3 and 5 are in the ring");
+	equals(api.ioctl(g.vm, KVM_RESET_DIRTY_RINGS, 0UL), n, "all are taken back");
+	guest_code(&g, 0x1000, writes, sizeof(writes));
+	equals(guest_run(&g), KVM_EXIT_HLT, "it writes again");
+	pages = 0;
+	harvest(ring, 4096, &next, &pages);
+	equals(pages & 0xff, 1 << 3 | 1 << 5, "they are in the ring again");
+	munmap(ring, 65536);
+	guest_done(&g);
+}
+
+static void ring_full(void)
+{
+	/* 16-bit: for each page from 0x10000 up to 0xf0000, 240 of them, write a byte; again from the start */
+	static const uint8_t code[] = {
+		0xb8, 0x00, 0x10,			/* start: mov ax, 0x1000 */
+		0x8e, 0xd8,				/* next: mov ds, ax */
+		0xc6, 0x06, 0x00, 0x00, 0x01,		/* mov byte [0], 1 */
+		0x05, 0x00, 0x01,			/* add ax, 0x100 */
+		0x3d, 0x00, 0xf0,			/* cmp ax, 0xf000 */
+		0x75, 0xf1,				/* jne next */
+		0xeb, 0xec,				/* jmp start */
+	};
+	enum { BYTES = 16384, ENTRIES = BYTES / 16, PAGES = 4096 };
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_DIRTY_LOG_RING, .args = { BYTES } };
+	struct guest g = { .vcpu = -1 };
+	struct kvm_dirty_gfn *ring;
+	unsigned next = 0, i, n = 0;
+	uint64_t pages = 0;
+	int r = 0;
+
+	if (api.plain && !api.ioctl(api_system(), KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_DIRTY_LOG_RING)) {
+		tap_skip("no dirty ring", "a full ring exits");
+		return;
+	}
+	g.vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL);
+	api.ioctl(g.vm, KVM_ENABLE_CAP, &cap);
+	g.mem_size = 256 * 4096UL;
+	g.mem = mmap(NULL, g.mem_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	set_region(g.vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, g.mem_size, g.mem);
+	g.vcpu = api.ioctl(g.vm, KVM_CREATE_VCPU, 0UL);
+	g.run_size = 3 * 4096;
+	g.run = api.mmap(NULL, g.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, g.vcpu, 0);
+	ring = api.mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, g.vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * 4096L);
+	guest_code(&g, 0x1000, code, sizeof(code));
+	/* Marks are taken back without being harvested from the other side often enough to fill the ring: only every
+	 * page's first write is one, so the loop resets and leaves the ring nearly full. */
+	for (i = 0; i < 64 && r != KVM_EXIT_DIRTY_RING_FULL; i++) {
+		struct poker p = { pthread_self(), SIGUSR1, false };
+		struct sigaction act = { .sa_handler = on_signal }, old;
+		pthread_t thread;
+
+		sigaction(SIGUSR1, &act, &old);
+		pthread_create(&thread, NULL, poke, &p);
+		r = api.ioctl(g.vcpu, KVM_RUN, 0UL);
+		r = r ? 0 : (int)g.run->exit_reason;
+		p.stop = true;
+		pthread_join(thread, NULL);
+		sigaction(SIGUSR1, &old, NULL);
+		/* Makes every page clean without emptying the ring: the slot is logged anew. */
+		set_region(g.vm, 0, 0, 0, g.mem_size, g.mem);
+		set_region(g.vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, g.mem_size, g.mem);
+	}
+	equals(r, KVM_EXIT_DIRTY_RING_FULL, "a full ring exits");
+	equals(api.ioctl(g.vcpu, KVM_RUN, 0UL) ? -errno : (int)g.run->exit_reason, KVM_EXIT_DIRTY_RING_FULL, "and again, until it is emptied");
+	n = harvest(ring, ENTRIES, &next, &pages);
+	tap_ok(n > ENTRIES / 4 && n <= ENTRIES, "%u entries were in it", n);
+	equals(api.ioctl(g.vm, KVM_RESET_DIRTY_RINGS, 0UL), n, "all are taken back");
+	g.run->immediate_exit = 1;
+	equals(api.ioctl(g.vcpu, KVM_RUN, 0UL) ? -errno : (int)g.run->exit_reason, -EINTR, "then the guest can go on");
+	munmap(ring, BYTES);
+	guest_done(&g);
+}
+
+/* ---- memory that changes under a running guest --------------------------------------------------------------------- */
+
+static void vanished(void)
+{
+	static const uint8_t code[] = {
+		0xb8, 0x00, 0x20, 0x8e, 0xd8,	/* mov ax, 0x2000; mov ds, ax */
+		0xa0, 0x00, 0x00,		/* mov al, [0] */
+		0xe6, 0x10,			/* out 0x10, al */
+		0xa0, 0x00, 0x00,		/* mov al, [0] */
+		0xf4,
+	};
+	uint8_t *mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	mem[0] = 0x99;
+	set_region(g.vm, 1, 0, 0x20000, 4096, mem);
+	equals(guest_run(&g), KVM_EXIT_IO, "the guest has read a slot");
+	equals(*((uint8_t *)g.run + g.run->io.data_offset), 0x99, "and found what is there");
+	accepts(set_region(g.vm, 1, 0, 0, 0, NULL), "the slot is deleted");
+	equals(guest_run(&g), KVM_EXIT_MMIO, "the next read exits");
+	guest_done(&g);
+	munmap(mem, 4096);
+}
+
+/* The slot is there, the client's memory is not: the guest cannot hurt the process, KVM_RUN fails. */
+static void unbacked(void)
+{
+	static const uint8_t code[] = {
+		0xb8, 0x00, 0x20, 0x8e, 0xd8,	/* mov ax, 0x2000; mov ds, ax */
+		0xa0, 0x00, 0x00, 0xf4,		/* mov al, [0]; hlt */
+	};
+	uint8_t *mem = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct guest g;
+	int r;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	set_region(g.vm, 1, 0, 0x20000, 4096, mem);
+	munmap(mem, 4096);
+	/* A Linux whose own memory accesses interpret the guest tells it otherwise. */
+	r = api.ioctl(g.vcpu, KVM_RUN, 0UL);
+	tap_ok((r == -1 && errno == EFAULT) || (api.plain && g.run->exit_reason != KVM_EXIT_HLT), "a read of unbacked memory is EFAULT");
+	guest_done(&g);
+}
+
+static void coalesced(void)
+{
+	static const uint8_t code[] = {
+		0xb8, 0x00, 0xf0, 0x8e, 0xd8,		/* mov ax, 0xf000; mov ds, ax */
+		0xc6, 0x06, 0x00, 0x01, 0x11,		/* mov byte [0x100], 0x11 */
+		0xc7, 0x06, 0x02, 0x01, 0x22, 0x33,	/* mov word [0x102], 0x3322 */
+		0xb0, 0x44, 0xe6, 0x70,			/* mov al, 0x44; out 0x70, al */
+		0xc6, 0x06, 0xff, 0x0f, 0x55,		/* mov byte [0xfff], 0x55 */
+		0xc6, 0x06, 0x00, 0x10, 0x66,		/* mov byte [0x1000], 0x66: outside */
+		0xf4,
+	};
+	struct kvm_coalesced_mmio_zone zone = { .addr = 0xf0000, .size = 0x1000 }, port = { .addr = 0x70, .size = 1, .pio = 1 };
+	struct kvm_coalesced_mmio_ring *ring;
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	accepts(api.ioctl(g.vm, KVM_REGISTER_COALESCED_MMIO, &zone), "a zone of memory");
+	accepts(api.ioctl(g.vm, KVM_REGISTER_COALESCED_MMIO, &port), "a zone of ports");
+	ring = (void *)((uint8_t *)g.run + KVM_COALESCED_MMIO_PAGE_OFFSET * 4096);
+	equals(guest_run(&g), KVM_EXIT_MMIO, "a write outside of the zone exits");
+	equals(g.run->mmio.phys_addr, 0xf1000, "its address");
+	equals(ring->last - ring->first, 4, "four writes did not");
+	tap_ok(ring->coalesced_mmio[0].phys_addr == 0xf0100 && ring->coalesced_mmio[0].len == 1 && ring->coalesced_mmio[0].data[0] == 0x11 &&
+		       !ring->coalesced_mmio[0].pio, "the first");
+	tap_ok(ring->coalesced_mmio[1].phys_addr == 0xf0102 && ring->coalesced_mmio[1].len == 2, "the second");
+	tap_ok(ring->coalesced_mmio[2].phys_addr == 0x70 && ring->coalesced_mmio[2].pio == 1, "the port's");
+	tap_ok(ring->coalesced_mmio[3].phys_addr == 0xf0fff, "the zone's last byte");
+	guest_done(&g);
+}
+
+/* ---- statistics --------------------------------------------------------------------------------------------------- */
+
+static long counter(int fd, const char *name)
+{
+	struct kvm_stats_header h;
+	char id[256], buf[256];
+	long value = -1;
+	unsigned i;
+
+	if (pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.name_size > sizeof(id))
+		return -1;
+	for (i = 0; i < h.num_desc; i++) {
+		struct kvm_stats_desc *d = (void *)buf;
+		size_t size = sizeof(*d) + h.name_size;
+
+		if (size > sizeof(buf) || pread(fd, buf, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
+			return -1;
+		if (!strcmp(d->name, name) && pread(fd, &value, 8, (off_t)(h.data_offset + d->offset)) != 8)
+			return -1;
+	}
+	return value;
+}
+
+static void stats(void)
+{
+	static const uint8_t code[] = { 0xe6, 0x10, 0xe6, 0x10, 0xf4 };
+	struct guest g;
+	int fd, vm_fd;
+	char c;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	fd = (int)accepts(api.ioctl(g.vcpu, KVM_GET_STATS_FD, 0UL), "a vCPU's statistics");
+	vm_fd = (int)accepts(api.ioctl(g.vm, KVM_GET_STATS_FD, 0UL), "a VM's statistics");
+	tap_ok(counter(vm_fd, "remote_tlb_flush") >= 0, "the VM counts remote_tlb_flush");
+	guest_run(&g);
+	guest_run(&g);
+	guest_run(&g);
+	/* What Linux counts depends on the hardware. */
+	tap_ok(api.plain ? counter(fd, "io_exits") >= 0 : counter(fd, "io_exits") == 2, "two port accesses are counted");
+	tap_ok(counter(fd, "exits") >= 2, "so are exits");
+	equals(counter(fd, "no_such_counter"), -1, "names are exact");
+	equals(pread(fd, &c, 1, 1 << 20), 0, "beyond the end there is nothing");
+	api.close(vm_fd);
+	guest_done(&g);
+	tap_ok(counter(fd, "exits") >= 2, "they outlive the vCPU's descriptor");
+	api.close(fd);
+}
+
+/* ---- races with a running vCPU ---------------------------------------------------------------------------------------- */
+
+static int run_a_little(void *arg, int round)
+{
+	struct guest *g = arg;
+
+	(void)round;
+	return api.ioctl(g->vcpu, KVM_RUN, 0UL) && errno != EINTR;
+}
+
+static int log_on_off(void *arg, int round)
+{
+	struct guest *g = arg;
+	uint64_t bitmap;
+	struct kvm_dirty_log log = { .dirty_bitmap = &bitmap };
+
+	if (set_region(g->vm, 0, round & 1 ? 0 : KVM_MEM_LOG_DIRTY_PAGES, 0, g->mem_size, g->mem))
+		return 1;
+	return api.ioctl(g->vm, KVM_GET_DIRTY_LOG, &log) && errno != ENOENT;
+}
+
+static int other_slot(void *arg, int round)
+{
+	struct guest *g = arg;
+
+	return set_region(g->vm, 3, 0, 0x100000, round & 1 ? 0 : 4096, g->mem) && !(round & 1);
+}
+
+static int read_regs(void *arg, int round)
+{
+	struct kvm_regs regs;
+
+	(void)round;
+	return api.ioctl(((struct guest *)arg)->vcpu, KVM_GET_REGS, &regs) != 0;
+}
+
+static void races(void)
+{
+	/* write here and there, then a port, for ever */
+	static const uint8_t code[] = {
+		0xfe, 0x06, 0x00, 0x30,		/* again: inc byte [0x3000] */
+		0xfe, 0x06, 0x00, 0x50,		/* inc byte [0x5000] */
+		0xe6, 0x10, 0xeb, 0xf4,		/* out 0x10, al; jmp again */
+	};
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	race("a guest runs while dirty logging comes and goes", 300, run_a_little, log_on_off, &g);
+	race("a guest runs while other slots come and go", 300, run_a_little, other_slot, &g);
+	race("a guest runs while its registers are asked for", 300, run_a_little, read_regs, &g);
+	race("two threads run one vCPU", 300, run_a_little, run_a_little, &g);
+	guest_done(&g);
+}
+
+const struct api_case api_cases[] = {
+	{ "halt", halt },
+	{ "ports", ports },
+	{ "string-ports", string_ports },
+	{ "mmio", mmio },
+	{ "read-only", read_only },
+	{ "immediate-exit", immediate_exit },
+	{ "signals", signals },
+	{ "masked-signal", masked_signal },
+	{ "flag-alone", flag_alone },
+	{ "dirty-log", dirty_log },
+	{ "dirty-ring", dirty_ring },
+	{ "ring-full", ring_full },
+	{ "vanished", vanished },
+	{ "unbacked", unbacked },
+	{ "coalesced", coalesced },
+	{ "stats", stats },
+	{ "races", races },
+	{ NULL, NULL },
+};
