@@ -251,7 +251,7 @@ static int build(struct machine *m, struct error *err)
 	if (!r) {
 		r = pc_create_memory(m, err);
 		if (r < 0)
-			error_prefix(err, r, "-m %llu MiB", (unsigned long long)(m->config.ram / MiB));
+			error_prefix(err, r, "-m %s", m->config.ram_text ? m->config.ram_text : "512M");
 	}
 	if (!r)
 		r = pc_create_devices(m, err);
@@ -294,10 +294,11 @@ void machine_destroy(struct machine *m)
 	machine_lock(m);
 	vcpu_destroy_all(m);
 	loop_clock_run(&m->loop, false);
+	/* First: it would take the keyboard, and say so, when the console goes. */
+	monitor_destroy_all(m);
 	device_add_queued(m, NULL);
 	device_remove_all(m);
 	pc_destroy(m);
-	monitor_destroy_all(m);
 	cli_run_exits(m);
 	chardev_close_all(m);
 	boot_free(m);
@@ -321,7 +322,7 @@ void machine_config_free(struct machine_config *c)
 	char **strings[] = {
 		&c->name, &c->kernel, &c->initrd, &c->append, &c->accel, &c->cpu, &c->pidfile, &c->uuid,
 		&c->smbios_manufacturer, &c->smbios_product, &c->smbios_version, &c->smbios_serial, &c->smbios_sku,
-		&c->smbios_family, &c->debugcon, &c->monitor,
+		&c->smbios_family, &c->debugcon, &c->monitor, &c->ram_text,
 	};
 	unsigned i;
 

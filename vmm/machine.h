@@ -37,6 +37,7 @@ struct machine_config {
 	char *serial[SERIAL_PORTS];	/* back ends of COM1 to COM4; "none": no port */
 	char *debugcon, *monitor;
 	u64 ram;		/* bytes */
+	char *ram_text;		/* as it was given, or NULL */
 	u32 cpus, sockets, cores, threads;
 	bool no_reboot, no_shutdown, stopped, nographic, display_none, nodefaults;
 	s64 rtc_offset;		/* seconds that the guest's clock is ahead of the host's UTC */

@@ -22,7 +22,7 @@ int memory_create_ram(struct machine *m, u64 size, struct error *err)
 	/* More than the host has could be promised but not kept: the guest would die in the middle of its work. */
 	if (host && size > host + (u64)info.totalswap * info.mem_unit)
 		return error_set(err, -ENOMEM, "the host has %llu GiB",
-				 (unsigned long long)((host + GiB / 2) / GiB));
+				 (unsigned long long)(host / GiB));
 	mem->ram_fd = memfd_create("trine-ram", MFD_CLOEXEC);
 	if (mem->ram_fd < 0)
 		return error_set(err, -errno, "memfd_create: %s", strerror(errno));

@@ -34,6 +34,7 @@ static int option_m(struct machine *m, const char *value, struct error *err)
 		r = opts_finish(&o, "memory", err);
 	opts_free(&o);
 	m->config.ram = ALIGN_UP(size, 64 * KiB);
+	set(&m->config.ram_text, value);
 	return r;
 }
 

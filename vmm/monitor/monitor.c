@@ -48,7 +48,7 @@ static void emit(struct monitor *mon, const char *text, size_t size)
 {
 	u8 *more;
 
-	if (mon->output_size + size > OUTPUT_MAX)
+	if (!size || mon->output_size + size > OUTPUT_MAX)
 		return; /* nobody reads */
 	more = realloc(mon->output, mon->output_size + size);
 	if (!more)
