@@ -25,7 +25,7 @@
 
 struct pci_host {
 	struct pci_device pci;
-	struct io_region address, data, ecam, reset;
+	struct io_region address, data, ecam;
 	u32 selected;
 	u8 reset_control;
 };
@@ -46,10 +46,20 @@ static void write_config(struct pci_host *h, u32 bdf, unsigned offset, u32 value
 		pci_config_write(pci, offset, value, size);
 }
 
+static void reset_write(struct pci_host *h, u8 value)
+{
+	/* Setting RST_CPU does it; the other two say how thoroughly, and there is only one way here. */
+	h->reset_control = value & (RST_FULL | RST_SYS);
+	if (value & RST_CPU)
+		machine_reset(h->pci.dev.machine);
+}
+
 static u64 address_read(struct io_region *r, u64 offset, unsigned size)
 {
 	struct pci_host *h = container_of(r, struct pci_host, address);
 
+	if (offset == PC_RESET_PORT - 0xcf8 && size == 1)
+		return h->reset_control;
 	return offset == 0 && size == 4 ? h->selected : 0xff;
 }
 
@@ -57,9 +67,11 @@ static void address_write(struct io_region *r, u64 offset, u64 value, unsigned s
 {
 	struct pci_host *h = container_of(r, struct pci_host, address);
 
-	/* Only whole dwords reach the register; 0xcf9 below it is another. */
+	/* Only whole dwords reach the register; a byte at 0xcf9 is the reset control. */
 	if (offset == 0 && size == 4)
 		h->selected = value & 0x80fffffc;
+	else if (offset == PC_RESET_PORT - 0xcf8 && size == 1)
+		reset_write(h, value);
 }
 
 static u64 data_read(struct io_region *r, u64 offset, unsigned size)
@@ -89,25 +101,9 @@ static void ecam_write(struct io_region *r, u64 offset, u64 value, unsigned size
 	write_config(container_of(r, struct pci_host, ecam), offset >> 12, offset & 0xfff, value, size);
 }
 
-static u64 reset_read(struct io_region *r, u64 offset, unsigned size)
-{
-	return container_of(r, struct pci_host, reset)->reset_control;
-}
-
-static void reset_write(struct io_region *r, u64 offset, u64 value, unsigned size)
-{
-	struct pci_host *h = container_of(r, struct pci_host, reset);
-
-	/* Setting RST_CPU does it; the other two say how thoroughly, and there is only one way here. */
-	h->reset_control = value & (RST_FULL | RST_SYS);
-	if (value & RST_CPU)
-		machine_reset(h->pci.dev.machine);
-}
-
 static const struct io_ops address_ops = { .read = address_read, .write = address_write, .max_size = 4 };
 static const struct io_ops data_ops = { .read = data_read, .write = data_write, .max_size = 4 };
 static const struct io_ops ecam_ops = { .read = ecam_read, .write = ecam_write, .max_size = 4 };
-static const struct io_ops reset_ops = { .read = reset_read, .write = reset_write, .max_size = 1 };
 
 static int host_realize(struct device *dev, struct error *err)
 {
@@ -120,10 +116,8 @@ static int host_realize(struct device *dev, struct error *err)
 	io_region_init(&h->address, "pci-address", &address_ops, 4);
 	io_region_init(&h->data, "pci-data", &data_ops, 4);
 	io_region_init(&h->ecam, "pci-ecam", &ecam_ops, PC_ECAM_SIZE);
-	io_region_init(&h->reset, "reset", &reset_ops, 1);
 	io_region_map(m, &h->address, IO_PORT, 0xcf8, 0);
 	io_region_map(m, &h->data, IO_PORT, 0xcfc, 0);
-	io_region_map(m, &h->reset, IO_PORT, PC_RESET_PORT, 1);
 	io_region_map(m, &h->ecam, IO_MEMORY, PC_ECAM_BASE, 0);
 	return 0;
 }
@@ -135,7 +129,6 @@ static void host_unrealize(struct device *dev)
 	io_region_unmap(dev->machine, &h->address);
 	io_region_unmap(dev->machine, &h->data);
 	io_region_unmap(dev->machine, &h->ecam);
-	io_region_unmap(dev->machine, &h->reset);
 }
 
 static void host_reset(struct device *dev)
