@@ -4,11 +4,14 @@
  */
 #include "tests/virtio/guest.h"
 #include "vmm/block/drive.h"
+#include "vmm/chardev.h"
 #include "vmm/net/net.h"
 #include "vmm/virtio/balloon.h"
+#include "vmm/virtio/serial.h"
 #include <fcntl.h>
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_blk.h>
+#include <linux/virtio_console.h>
 #include <linux/virtio_net.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -762,6 +765,182 @@ static void test_balloon(void)
 	unplug();
 }
 
+/* ---- serial
+ * ------------------------------------------------------------------------------------------- */
+
+static struct chardev *ends[2];
+static char written[128];
+static size_t written_bytes, appetite = 1000;
+
+static int end_open(struct chardev *chr, struct opts *o, struct error *e)
+{
+	ends[!!ends[0]] = chr;
+	chr->opened = true;
+	return 0;
+}
+
+static void end_close(struct chardev *chr)
+{
+}
+
+static size_t end_write(struct chardev *chr, const u8 *bytes, size_t count)
+{
+	count = MIN(count, MIN(appetite, sizeof(written) - written_bytes));
+	memcpy(written + written_bytes, bytes, count);
+	written_bytes += count;
+	appetite -= count;
+	return count;
+}
+
+static const struct chardev_class end_class = { .name = "test",
+						.help = "",
+						.size = sizeof(struct chardev),
+						.open = end_open,
+						.close = end_close,
+						.write = end_write };
+CHARDEV_REGISTER(end_class)
+
+static u64 ctl_buffers;
+
+static void serial_give(unsigned queue, unsigned count)
+{
+	ctl_buffers = guest_alloc(&g, 4096 * count);
+	for (unsigned i = 0; i < count; i++) {
+		struct segment s = { ctl_buffers + 4096 * i, 4096, true };
+
+		ring_add(&p.ring[queue], &s, 1, false);
+	}
+	pci_kick(&p, queue);
+}
+
+static void serial_tell(u32 port, u16 event, u16 value)
+{
+	struct virtio_console_control c = { port, event, value };
+	u64 page = guest_alloc(&g, 16);
+	struct segment s = { page, sizeof(c), false };
+
+	memcpy(guest_ptr(&g, page), &c, sizeof(c));
+	ring_add(&p.ring[3], &s, 1, false);
+	pci_kick(&p, 3);
+}
+
+/* Has the device said this? All that it has said is looked through once. */
+static bool serial_said(u32 port, u16 event, const char *text)
+{
+	static struct virtio_console_control said[64];
+	static char names[64][32];
+	static unsigned count;
+	u16 id;
+	u32 bytes;
+
+	if (!text)
+		text = "";
+	while (ring_used(&p.ring[2], &id, &bytes) && count < 64) {
+		u8 *at = guest_ptr(&g, ctl_buffers + 4096 * (id % 32));
+
+		memcpy(&said[count], at, sizeof(said[0]));
+		memset(names[count], 0, sizeof(names[0]));
+		memcpy(names[count++], at + sizeof(said[0]), MIN(bytes - sizeof(said[0]), 31));
+	}
+	for (unsigned i = 0; i < count; i++) {
+		if (said[i].id == port && said[i].event == event && !strcmp(names[i], text))
+			return true;
+	}
+	return false;
+}
+
+static bool serial_write(unsigned queue, const char *text)
+{
+	u64 page = guest_alloc(&g, 4096);
+	struct segment s = { page, strlen(text), false };
+	u16 id;
+	u32 bytes;
+
+	memcpy(guest_ptr(&g, page), text, strlen(text));
+	ring_add(&p.ring[queue], &s, 1, false);
+	pci_kick(&p, queue);
+	return ring_used(&p.ring[queue], &id, &bytes);
+}
+
+static bool serial_reads(unsigned queue, const char *text)
+{
+	u64 page = guest_alloc(&g, 4096);
+	struct segment s = { page, 4096, true };
+	u16 id;
+	u32 bytes;
+
+	ring_add(&p.ring[queue], &s, 1, false);
+	pci_kick(&p, queue);
+	return pci_wait(&p, queue, &id, &bytes) && bytes == strlen(text) &&
+	       !memcmp(guest_ptr(&g, page), text, bytes);
+}
+
+static void test_serial(void)
+{
+	struct device *console, *channel;
+
+	if (!tap_ok(plug("virtio-serial-pci,packed=on,max_ports=3"), "virtio-serial-pci"))
+		return;
+	tap_ok(chardev_add(&g.m, "test,id=c0", &err) && chardev_add(&g.m, "test,id=c1", &err),
+	       "two chardevs");
+	tap_ok((console = device_add(&g.m, "virtconsole,chardev=c0", &err)) &&
+		       (channel =
+				device_add(&g.m, "virtserialport,chardev=c1,name=org.trine", &err)),
+	       "a console and a channel");
+	tap_ok(!device_add(&g.m, "virtserialport,nr=0", &err) &&
+		       !device_add(&g.m, "virtserialport,nr=1", &err) &&
+		       !device_add(&g.m, "virtserialport,nr=3", &err) &&
+		       !device_add(&g.m, "virtconsole,chardev=nowhere", &err),
+	       "ports that cannot be are refused");
+	tap_ok(pci_init(&p, PCI_LEGACY, 1ull << VIRTIO_CONSOLE_F_MULTIPORT) &&
+		       serial_write(1, "old") && written_bytes == 3 && !memcmp(written, "old", 3),
+	       "serial: a driver without ports has a console");
+
+	pci_init(&p, PCI_MODERN, 0);
+	tap_ok(chardev_room(ends[0]) == 0, "serial: nobody reads yet, so nothing is taken");
+	serial_give(2, 32);
+	serial_tell(0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+	tap_ok(serial_said(0, VIRTIO_CONSOLE_PORT_ADD, NULL) &&
+		       serial_said(1, VIRTIO_CONSOLE_PORT_ADD, NULL) &&
+		       !serial_said(2, VIRTIO_CONSOLE_PORT_ADD, NULL),
+	       "serial: ports are announced");
+	serial_tell(0, VIRTIO_CONSOLE_PORT_READY, 1);
+	serial_tell(1, VIRTIO_CONSOLE_PORT_READY, 1);
+	tap_ok(serial_said(0, VIRTIO_CONSOLE_CONSOLE_PORT, NULL) &&
+		       !serial_said(1, VIRTIO_CONSOLE_CONSOLE_PORT, NULL),
+	       "serial: the console is told as one");
+	tap_ok(serial_said(1, VIRTIO_CONSOLE_PORT_NAME, "org.trine"),
+	       "serial: the channel has its name");
+	tap_ok(serial_said(1, VIRTIO_CONSOLE_PORT_OPEN, NULL), "serial: somebody is there");
+	serial_port_resize(container_of(console, struct serial_port, dev), 80, 25);
+	tap_ok(serial_said(0, VIRTIO_CONSOLE_RESIZE, "P"), "serial: a new size is told");
+	serial_tell(0, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	serial_tell(1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	written_bytes = 0;
+	tap_ok(serial_write(5, "hello, host") && written_bytes == 11 &&
+		       !memcmp(written, "hello, host", 11),
+	       "serial: a channel writes");
+	written_bytes = 0;
+	appetite = 4;
+	tap_ok(!serial_write(5, "piecemeal") && written_bytes == 4,
+	       "serial: a slow reader holds the buffer");
+	appetite = 1000;
+	chardev_can_write(ends[1]);
+	tap_ok(written_bytes == 9 && !memcmp(written, "piecemeal", 9), "serial: and gets the rest");
+	chardev_input(ends[1], (const u8 *)"hello, guest", 12);
+	tap_ok(serial_reads(4, "hello, guest"), "serial: input waits for a buffer and comes");
+	chardev_send_event(ends[1], CHARDEV_CLOSED);
+	serial_tell(77, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	serial_tell(1, 999, 1);
+	tap_ok(!(pci_status(&p) & VIRTIO_CONFIG_S_NEEDS_RESET),
+	       "serial: messages about nothing are survived");
+	pci_set_status(&p, 0);
+	tap_ok(chardev_room(ends[1]) == 0, "serial: after a reset nobody reads");
+	device_remove(channel);
+	device_remove(console);
+	unplug();
+}
+
 int main(void)
 {
 	tap_begin();
@@ -787,6 +966,7 @@ int main(void)
 	test_blk();
 	test_net();
 	test_balloon();
+	test_serial();
 	machine_unlock(&g.m);
 	return tap_end();
 }

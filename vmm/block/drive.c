@@ -10,6 +10,7 @@
 #include "vmm/block/drive.h"
 #include "vmm/cli.h"
 #include "vmm/machine.h"
+#include "vmm/monitor/monitor.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -419,3 +420,23 @@ static const struct cli_option drive_options[] = {
 	{}
 };
 CLI_REGISTER(drive_options)
+
+static void info_block(struct monitor *mon, struct machine *m, const char *arguments)
+{
+	struct list *pos;
+
+	list_for_each (pos, &drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+
+		monitor_printf(mon, "%s: %s, %llu bytes, %s%s%s\n", d->name,
+			       block_filename(d->image), (unsigned long long)block_size(d->image),
+			       block_aio_name(d->image),
+			       block_read_only(d->image) ? ", read-only" : "",
+			       d->claimed ? "" : ", no device");
+	}
+}
+
+static const struct monitor_command drive_commands[] = {
+	{ "info block", "", "the drives", info_block }, {}
+};
+MONITOR_REGISTER(drive_commands)

@@ -4,6 +4,7 @@
 #include "vmm/net/net.h"
 #include "vmm/cli.h"
 #include "vmm/machine.h"
+#include "vmm/monitor/monitor.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -305,3 +306,40 @@ static const struct cli_option net_options[] = {
 	{}
 };
 CLI_REGISTER(net_options)
+
+static void info_network(struct monitor *mon, struct machine *m, const char *arguments)
+{
+	struct list *pos;
+
+	list_for_each (pos, &netdevs) {
+		struct netdev *n = list_entry(pos, struct netdev, link);
+
+		monitor_printf(mon, "%s: %s, link %s%s, %llu frames dropped\n", n->id,
+			       n->class->name, n->link_up ? "on" : "off",
+			       n->front ? "" : ", no device", (unsigned long long)n->dropped);
+	}
+}
+
+static void set_link(struct monitor *mon, struct machine *m, const char *arguments)
+{
+	char id[64];
+	struct error err;
+	const char *space = strchr(arguments, ' ');
+	bool up;
+
+	if (!space || (size_t)(space - arguments) >= sizeof(id) || parse_bool(space + 1, &up) < 0) {
+		monitor_printf(mon, "set_link ID on|off\n");
+		return;
+	}
+	memcpy(id, arguments, space - arguments);
+	id[space - arguments] = 0;
+	if (netdev_set_link(m, id, up, &err) < 0)
+		monitor_printf(mon, "%s\n", err.text);
+}
+
+static const struct monitor_command net_commands[] = {
+	{ "info network", "", "the networks", info_network },
+	{ "set_link", "ID on|off", "plug in or pull the cable of a network", set_link },
+	{}
+};
+MONITOR_REGISTER(net_commands)

@@ -8,6 +8,7 @@
  */
 #include "vmm/virtio/balloon.h"
 #include "vmm/machine.h"
+#include "vmm/monitor/monitor.h"
 #include "vmm/virtio/pci.h"
 #include <linux/virtio_balloon.h>
 #include <sys/mman.h>
@@ -332,3 +333,31 @@ static const struct property properties[] = {
 
 VIRTIO_PCI_REGISTER(virtio_balloon, "virtio-balloon", "gives and takes the guest's memory",
 		    struct virtio_balloon)
+
+static void command_balloon(struct monitor *mon, struct machine *m, const char *arguments)
+{
+	struct error err;
+	u64 bytes;
+
+	if (parse_size(arguments, MiB, &bytes) < 0)
+		monitor_printf(mon, "balloon SIZE: in MiB, or with a suffix\n");
+	else if (balloon_set_target(m, bytes, &err) < 0)
+		monitor_printf(mon, "%s\n", err.text);
+}
+
+static void command_info_balloon(struct monitor *mon, struct machine *m, const char *arguments)
+{
+	u64 bytes;
+
+	if (balloon_query(m, &bytes) < 0)
+		monitor_printf(mon, "the machine has no balloon\n");
+	else
+		monitor_printf(mon, "balloon: actual=%llu\n", (unsigned long long)(bytes / MiB));
+}
+
+static const struct monitor_command balloon_commands[] = {
+	{ "balloon", "SIZE", "ask the guest to make do with SIZE MiB", command_balloon },
+	{ "info balloon", "", "the memory that the guest has, in MiB", command_info_balloon },
+	{}
+};
+MONITOR_REGISTER(balloon_commands)

@@ -3,6 +3,72 @@
  */
 #include "vmm/machine.h"
 #include "vmm/virtio/serial_int.h"
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/*
+ * The terminal that the monitor runs in tells of a new size by SIGWINCH. The handler may run in any
+ * thread, so it does no more than signal this descriptor, and the main loop passes the size on to
+ * the console that has the terminal.
+ */
+static struct loop_fd window = { .fd = -1, .events = EPOLLIN };
+static struct serial_port *window_port;
+
+static void window_signal(int number)
+{
+	static const u64 one = 1;
+	int saved = errno;
+
+	if (write(window.fd, &one, sizeof(one)) < 0)
+		errno = saved; /* full: the loop will look anyway */
+}
+
+static void window_pass_on(void)
+{
+	struct winsize size;
+
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+		serial_port_resize(window_port, size.ws_col, size.ws_row);
+}
+
+static void window_ready(struct loop_fd *f, u32 events)
+{
+	u64 count;
+
+	if (read(f->fd, &count, sizeof(count)) == sizeof(count) && window_port)
+		window_pass_on();
+}
+
+/* The first console on the terminal gets its size. */
+static void window_watch(struct serial_port *port)
+{
+	struct sigaction action = { .sa_handler = window_signal, .sa_flags = SA_RESTART };
+
+	if (window_port || !port->console || !port->front.chardev ||
+	    strcmp(port->front.chardev->class->name, "stdio") || !isatty(STDOUT_FILENO))
+		return;
+	if (window.fd < 0)
+		window.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (window.fd < 0)
+		return;
+	window.ready = window_ready;
+	if (loop_fd_add(&port->dev.machine->loop, &window) < 0)
+		return;
+	window_port = port;
+	sigaction(SIGWINCH, &action, NULL);
+	window_pass_on();
+}
+
+static void window_forget(struct serial_port *port)
+{
+	if (window_port != port)
+		return;
+	signal(SIGWINCH, SIG_DFL);
+	loop_fd_del(&port->dev.machine->loop, &window);
+	window_port = NULL;
+}
 
 static bool port_is_console(const struct device *dev)
 {
@@ -26,6 +92,8 @@ static int port_realize(struct device *dev, struct error *err)
 	if (port->chardev &&
 	    (result = chardev_attach(dev->machine, port->chardev, &port->front, err)) < 0)
 		serial_port_remove(port);
+	else
+		window_watch(port);
 	return result;
 }
 
@@ -33,6 +101,7 @@ static void port_unrealize(struct device *dev)
 {
 	struct serial_port *port = container_of(dev, struct serial_port, dev);
 
+	window_forget(port);
 	chardev_detach(&port->front);
 	serial_port_remove(port);
 }
