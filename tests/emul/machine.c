@@ -62,14 +62,15 @@ static enum x86_result m_write(struct emul *e, u64 la, const void *buf, unsigned
 	return r;
 }
 
-static enum x86_result m_cmpxchg(struct emul *e, u64 la, void *old, const void *new, unsigned len, unsigned acc, bool *done)
+static enum x86_result m_cmpxchg(struct emul *e, u64 la, void *old, const void *new, unsigned len,
+				 unsigned acc, bool *done)
 {
 	enum x86_result r = check(e, la, len, true, acc & EMUL_ACC_SYSTEM);
 	u8 *p = of(e)->mem + (la - of(e)->base);
 
 	if (r != X86_CONTINUE)
 		return r;
-	*done = !memcmp(p, old, len);
+	* done = !memcmp(p, old, len);
 	if (*done)
 		memcpy(p, new, len);
 	else
@@ -85,7 +86,7 @@ static enum x86_result m_probe(struct emul *e, u64 la, unsigned len, bool write,
 static enum x86_result m_in(struct emul *e, u16 port, unsigned size, u32 *value)
 {
 	of(e)->last_port = port;
-	*value = 0x12345678;
+	* value = 0x12345678;
 	return X86_CONTINUE;
 }
 
@@ -113,7 +114,7 @@ static enum x86_result m_set_cr(struct emul *e, unsigned cr, u64 value)
 
 static enum x86_result m_get_cr(struct emul *e, unsigned cr, u64 *value)
 {
-	*value = cr == 0 ? e->s->cr0 : cr == 3 ? e->s->cr3 : cr == 4 ? e->s->cr4 : e->s->cr8;
+	* value = cr == 0 ? e->s->cr0 : cr == 3 ? e->s->cr3 : cr == 4 ? e->s->cr4 : e->s->cr8;
 	return X86_CONTINUE;
 }
 
@@ -133,7 +134,7 @@ static enum x86_result m_get_msr(struct emul *e, u32 index, u64 *value)
 {
 	if (index >> 2 != 0x400)
 		return emul_fault_code(e, VEC_GP, 0);
-	*value = of(e)->msr[index & 3];
+	* value = of(e)->msr[index & 3];
 	return X86_CONTINUE;
 }
 
@@ -155,7 +156,7 @@ static enum x86_result m_set_xcr(struct emul *e, u32 index, u64 value)
 
 static enum x86_result m_rdpmc(struct emul *e, u32 index, u64 *value)
 {
-	*value = index;
+	* value = index;
 	return X86_CONTINUE;
 }
 
@@ -228,11 +229,32 @@ static void m_mode_changed(struct emul *e)
 }
 
 static const struct emul_ops ops = {
-	.fetch = m_fetch, .read = m_read, .write = m_write, .cmpxchg = m_cmpxchg, .probe = m_probe, .in = m_in, .out = m_out,
-	.set_cr = m_set_cr, .get_cr = m_get_cr, .set_dr = m_set_dr, .get_msr = m_get_msr, .set_msr = m_set_msr,
-	.set_xcr = m_set_xcr, .rdpmc = m_rdpmc, .cpuid = m_cpuid, .has_feature = m_has_feature, .rdtsc = m_rdtsc,
-	.invlpg = m_invlpg, .invpcid = m_invpcid, .hlt = m_hlt, .pause = m_pause, .hypercall = m_hypercall, .wbinvd = m_pause,
-	.native = m_native, .rsm = m_rsm, .mode_changed = m_mode_changed,
+	.fetch = m_fetch,
+	.read = m_read,
+	.write = m_write,
+	.cmpxchg = m_cmpxchg,
+	.probe = m_probe,
+	.in = m_in,
+	.out = m_out,
+	.set_cr = m_set_cr,
+	.get_cr = m_get_cr,
+	.set_dr = m_set_dr,
+	.get_msr = m_get_msr,
+	.set_msr = m_set_msr,
+	.set_xcr = m_set_xcr,
+	.rdpmc = m_rdpmc,
+	.cpuid = m_cpuid,
+	.has_feature = m_has_feature,
+	.rdtsc = m_rdtsc,
+	.invlpg = m_invlpg,
+	.invpcid = m_invpcid,
+	.hlt = m_hlt,
+	.pause = m_pause,
+	.hypercall = m_hypercall,
+	.wbinvd = m_pause,
+	.native = m_native,
+	.rsm = m_rsm,
+	.mode_changed = m_mode_changed,
 };
 
 void machine_init(struct machine *m, u64 base, unsigned pages)
@@ -259,7 +281,8 @@ void machine_free(struct machine *m)
 void *machine_at(struct machine *m, u64 la, unsigned len)
 {
 	if (la - m->base + len > (u64)m->pages << 12) {
-		fprintf(stderr, "machine_at: %llx is outside the test's memory\n", (unsigned long long)la);
+		fprintf(stderr, "machine_at: %llx is outside the test's memory\n",
+			(unsigned long long)la);
 		exit(1);
 	}
 	return m->mem + (la - m->base);
@@ -272,7 +295,8 @@ static void flat(struct machine *m, unsigned cpl, u32 code_bits)
 	unsigned i;
 
 	for (i = 0; i <= SEG_GS; i++)
-		s->seg[i] = (struct x86_segment){ .limit = ~0U, .sel = cpl ? 0x2b : 0x18,
+		s->seg[i] = (struct x86_segment){ .limit = ~0U,
+						  .sel = cpl ? 0x2b : 0x18,
 						  .ar = 3 | AR_S | AR_P | AR_G | AR_DB | dpl };
 	s->seg[SEG_CS].ar = 11 | AR_S | AR_P | AR_G | code_bits | dpl;
 	s->seg[SEG_CS].sel = cpl ? (code_bits & AR_L ? 0x33 : 0x23) : 0x10;
@@ -319,9 +343,14 @@ void machine_host_features(struct machine *m)
 	static const struct {
 		u32 leaf, sub, reg;
 	} from[CPUID_WORDS] = {
-		[CPUID_1_EDX] = { 1, 0, 3 }, [CPUID_1_ECX] = { 1, 0, 2 }, [CPUID_7_EBX] = { 7, 0, 1 },
-		[CPUID_7_ECX] = { 7, 0, 2 }, [CPUID_7_EDX] = { 7, 0, 3 }, [CPUID_80000001_EDX] = { 0x80000001, 0, 3 },
-		[CPUID_80000001_ECX] = { 0x80000001, 0, 2 }, [CPUID_D_1_EAX] = { 13, 1, 0 },
+		[CPUID_1_EDX] = { 1, 0, 3 },
+		[CPUID_1_ECX] = { 1, 0, 2 },
+		[CPUID_7_EBX] = { 7, 0, 1 },
+		[CPUID_7_ECX] = { 7, 0, 2 },
+		[CPUID_7_EDX] = { 7, 0, 3 },
+		[CPUID_80000001_EDX] = { 0x80000001, 0, 3 },
+		[CPUID_80000001_ECX] = { 0x80000001, 0, 2 },
+		[CPUID_D_1_EAX] = { 13, 1, 0 },
 		[CPUID_80000008_EBX] = { 0x80000008, 0, 1 },
 	};
 	unsigned word, bit;
@@ -330,7 +359,8 @@ void machine_host_features(struct machine *m)
 	for (word = 0; word < CPUID_WORDS; word++) {
 		memset(r, 0, sizeof(r));
 		if (from[word].leaf)
-			__get_cpuid_count(from[word].leaf, from[word].sub, &r[0], &r[1], &r[2], &r[3]);
+			__get_cpuid_count(from[word].leaf, from[word].sub, &r[0], &r[1], &r[2],
+					  &r[3]);
 		for (bit = 0; bit < 32; bit++)
 			m->features[word * 32 + bit] = r[from[word].reg] >> bit & 1;
 	}

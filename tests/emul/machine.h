@@ -1,6 +1,7 @@
 /*
- * A processor and a piece of flat memory for the emulator's tests: linear addresses from machine.base on, with rights a
- * page; everything else page-faults. Nothing is translated, no client is needed.
+ * A processor and a piece of flat memory for the emulator's tests: linear addresses from
+ * machine.base on, with rights a page; everything else page-faults. Nothing is translated, no client
+ * is needed.
  *
  *	struct machine m;
  *
@@ -23,14 +24,15 @@ struct machine {
 	u64 base;
 	unsigned pages;
 	u8 *mem;
-	u8 *rights;		/* PAGE_*, one a page */
+	u8 *rights; /* PAGE_*, one a page */
 	bool features[CPUID_WORDS * 32];
-	bool touched_outside;	/* some access went beyond the memory */
-	/* What system instructions asked for, in the order of the calls: names and values for the tests to compare. */
-	u64 msr[4];		/* by index & 3 */
+	bool touched_outside; /* some access went beyond the memory */
+	/* What system instructions asked for, in the order of the calls: names and values for the
+	 * tests to compare. */
+	u64 msr[4]; /* by index & 3 */
 	u32 last_port, last_out;
 	unsigned hlt, hypercalls, native, mode_changes, invlpg;
-	const char *vendor;	/* 12 characters */
+	const char *vendor; /* 12 characters */
 };
 
 void machine_init(struct machine *m, u64 base, unsigned pages);

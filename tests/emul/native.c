@@ -22,10 +22,11 @@ struct stub_data {
 	} far32;
 	u64 xin, xout, xcr;
 };
-_Static_assert(offsetof(struct stub_data, out) == 136 && offsetof(struct stub_data, xcr) == 312, "native_stub.S");
+_Static_assert(offsetof(struct stub_data, out) == 136 && offsetof(struct stub_data, xcr) == 312,
+	       "native_stub.S");
 
-extern const u8 native_stub[], native_stub_enter64[], native_stub_enter32[], native_stub_exit64[], native_stub_exit32[],
-	native_stub_fault[], native_stub_start32[], native_stub_end[];
+extern const u8 native_stub[], native_stub_enter64[], native_stub_enter32[], native_stub_exit64[],
+	native_stub_exit32[], native_stub_fault[], native_stub_start32[], native_stub_end[];
 
 #define STUB(label) (NATIVE_LOW + (unsigned long)(native_stub_##label - native_stub))
 
@@ -38,8 +39,9 @@ static void handler(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
 	greg_t *g = uc->uc_mcontext.gregs;
-	static const u8 order[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-				      REG_R8,  REG_R9,	REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+	static const u8 order[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+				      REG_RSI, REG_RDI, REG_R8,	 REG_R9,  REG_R10, REG_R11,
+				      REG_R12, REG_R13, REG_R14, REG_R15 };
 	unsigned i;
 
 	if (!current) {
@@ -98,7 +100,8 @@ bool native_init(void)
 	if (sigaltstack(&ss, NULL))
 		return false;
 	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
-		/* A fault handler may be entered while another signal of the kind is blocked: none is. */
+		/* A fault handler may be entered while another signal of the kind is blocked: none
+		 * is. */
 		sigemptyset(&sa.sa_mask);
 		if (sigaction(signals[i], &sa, NULL))
 			return false;
@@ -123,8 +126,8 @@ bool native_has_compat(void)
 	return compat_works;
 }
 
-void native_run_x(const u8 *code, unsigned len, bool compat, const struct native_regs *in, struct native_result *out,
-		  const void *xstate_in, void *xstate_out, u64 xcr)
+void native_run_x(const u8 *code, unsigned len, bool compat, const struct native_regs *in,
+		  struct native_result *out, const void *xstate_in, void *xstate_out, u64 xcr)
 {
 	unsigned at = NATIVE_CODE - NATIVE_LOW - 0x2000, i;
 	unsigned long exit = compat ? STUB(exit32) : STUB(exit64);
@@ -160,14 +163,16 @@ void native_run_x(const u8 *code, unsigned len, bool compat, const struct native
 				out->regs.gpr[i] = (u32)out->regs.gpr[i];
 	} else if (out->vector == 14 && (out->error & 0x10) && out->cr2 == out->regs.rip) {
 		out->completed_by_fetch = true;
-	} else if (out->vector == 3 && out->regs.rip - 1 - NATIVE_LOW < NATIVE_LOW_END - NATIVE_LOW) {
+	} else if (out->vector == 3 &&
+		   out->regs.rip - 1 - NATIVE_LOW < NATIVE_LOW_END - NATIVE_LOW) {
 		/* The code pages are filled with INT3. */
 		out->regs.rip--;
 		out->completed_by_fetch = true;
 	}
 }
 
-void native_run(const u8 *code, unsigned len, bool compat, const struct native_regs *in, struct native_result *out)
+void native_run(const u8 *code, unsigned len, bool compat, const struct native_regs *in,
+		struct native_result *out)
 {
 	native_run_x(code, len, compat, in, out, NULL, NULL, 0);
 }

@@ -1,7 +1,7 @@
 /*
- * The emulator against the real processor: random states, every integer instruction that user code may execute (and
- * what privileged ones do at CPL 3), in 64-bit and in 32-bit mode. Registers, defined flags, memory, RIP and exceptions
- * must agree. One verdict a mnemonic.
+ * The emulator against the real processor: random states, every integer instruction that user code
+ * may execute (and what privileged ones do at CPL 3), in 64-bit and in 32-bit mode. Registers,
+ * defined flags, memory, RIP and exceptions must agree. One verdict a mnemonic.
  *
  *	emul-real-cpu [CASES [SEED [MNEMONIC]]]		10^6 cases by default, 10^7 with TRINE_LONG
  */
@@ -14,7 +14,9 @@
 
 #define SCRATCH_SIZE (NATIVE_SCRATCH_PAGES << 12)
 #define FORMS_MAX    512
-#define COMPARED     (RFLAGS_ARITH | RFLAGS_DF | RFLAGS_TF | RFLAGS_AC | RFLAGS_ID | RFLAGS_NT | RFLAGS_IF | RFLAGS_IOPL)
+#define COMPARED                                                                                \
+	(RFLAGS_ARITH | RFLAGS_DF | RFLAGS_TF | RFLAGS_AC | RFLAGS_ID | RFLAGS_NT | RFLAGS_IF | \
+	 RFLAGS_IOPL)
 
 #define OF RFLAGS_OF
 #define SF RFLAGS_SF
@@ -26,7 +28,7 @@
 /* How a case is prepared and compared, beside the common part. */
 enum quirk {
 	Q_NONE,
-	Q_SHIFT = 1,	  /* OF undefined but for counts of 1; CF too from the operand size on */
+	Q_SHIFT = 1, /* OF undefined but for counts of 1; CF too from the operand size on */
 	Q_STACK = 2,
 	Q_STRING = 4,
 	Q_BRANCH = 8,
@@ -37,12 +39,13 @@ enum quirk {
 	Q_PRIV = 256,	  /* faults at CPL 3: nothing to prepare */
 	Q_AC = 512,	  /* also with alignment checks on */
 	Q_XLAT = 1024,
-	Q_FRAME = 2048,   /* RBP is an address */
-	Q_TWO = 8192,	  /* two operands in memory: which one faults first is the processor's choice */
+	Q_FRAME = 2048, /* RBP is an address */
+	Q_TWO = 8192, /* two operands in memory: which one faults first is the processor's choice */
 	Q_PARTIAL = 4096, /* a fault may leave values below SP, or some of the registers, changed */
 };
 
 /* Mnemonics that are compared, with the flags the SDM leaves undefined. */
+/* clang-format off */
 static const struct subject {
 	u16 mnemonic;
 	u16 quirks;
@@ -90,6 +93,7 @@ static const struct subject {
 	{ MN_MOV_CR, Q_PRIV, 0 }, { MN_INVLPG, Q_PRIV, 0 }, { MN_WBINVD, Q_PRIV, 0 }, { MN_INVD, Q_PRIV, 0 },
 	{ MN_RDMSR, Q_PRIV, 0 }, { MN_WRMSR, Q_PRIV, 0 },
 };
+/* clang-format on */
 
 struct form {
 	u8 bytes[INSN_MAX_LEN];
@@ -101,7 +105,7 @@ struct pool {
 	unsigned n, seen;
 };
 
-static struct pool *pools[MN_COUNT][2];	/* [mnemonic][compat] */
+static struct pool *pools[MN_COUNT][2]; /* [mnemonic][compat] */
 static struct machine machine;
 static u8 *const scratch = (u8 *)NATIVE_SCRATCH;
 static u64 seed;
@@ -119,12 +123,13 @@ static bool one_in(unsigned n)
 	return rnd() % n == 0;
 }
 
-/* ---- forms ----------------------------------------------------------------------------------------------------- */
+/* ---- forms ---------------------------------------------------------------------------------- */
 
 static bool wanted(const struct insn *in, bool compat)
 {
-	bool near = in->mnemonic == MN_JCC || in->mnemonic == MN_JMP_NEAR || in->mnemonic == MN_CALL_NEAR ||
-		    in->mnemonic == MN_RET_NEAR || in->mnemonic == MN_JCXZ || in->mnemonic == MN_LOOP ||
+	bool near = in->mnemonic == MN_JCC || in->mnemonic == MN_JMP_NEAR ||
+		    in->mnemonic == MN_CALL_NEAR || in->mnemonic == MN_RET_NEAR ||
+		    in->mnemonic == MN_JCXZ || in->mnemonic == MN_LOOP ||
 		    in->mnemonic == MN_LOOPE || in->mnemonic == MN_LOOPNE;
 
 	/* Intel ignores 66 before near branches in 64-bit mode, AMD does not. */
@@ -156,7 +161,8 @@ static void add_form(const u8 *bytes, bool compat)
 	struct pool *p;
 	unsigned slot;
 
-	if (insn_decode(&in, bytes, INSN_MAX_LEN, compat ? MODE_32 : MODE_64) || in.mnemonic >= MN_SIMD_FIRST)
+	if (insn_decode(&in, bytes, INSN_MAX_LEN, compat ? MODE_32 : MODE_64) ||
+	    in.mnemonic >= MN_SIMD_FIRST)
 		return;
 	p = pools[in.mnemonic][compat];
 	if (!p || !wanted(&in, compat))
@@ -188,8 +194,14 @@ static void make_forms(bool compat, unsigned variants)
 				switch (map) {
 				case 0: break;
 				case 1: b[n++] = 0x0f; break;
-				case 2: b[n++] = 0x0f; b[n++] = 0x38; break;
-				case 3: b[n++] = 0x0f; b[n++] = 0x3a; break;
+				case 2:
+					b[n++] = 0x0f;
+					b[n++] = 0x38;
+					break;
+				case 3:
+					b[n++] = 0x0f;
+					b[n++] = 0x3a;
+					break;
 				default:
 					/* Three-byte VEX, maps 2 and 3, 128 bits */
 					b[n++] = 0xc4;
@@ -208,12 +220,25 @@ static void make_forms(bool compat, unsigned variants)
 	}
 }
 
-/* ---- preparing a case ------------------------------------------------------------------------------------------ */
+/* ---- preparing a case ----------------------------------------------------------------------- */
 
 static u64 interesting(void)
 {
-	static const u64 some[] = { 0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-				    0x7fffffffffffffff, 0x8000000000000000, ~0ULL };
+	static const u64 some[] = { 0,
+				    1,
+				    2,
+				    0x7f,
+				    0x80,
+				    0xff,
+				    0x7fff,
+				    0x8000,
+				    0xffff,
+				    0x7fffffff,
+				    0x80000000,
+				    0xffffffff,
+				    0x7fffffffffffffff,
+				    0x8000000000000000,
+				    ~0ULL };
 
 	switch (rnd() & 3) {
 	case 0: return some[rnd() % ARRAY_SIZE(some)];
@@ -275,7 +300,8 @@ static void aim(struct insn *in, u8 *bytes, struct native_regs *r, u64 target, b
 	}
 }
 
-static void prepare(const struct subject *sub, struct insn *in, u8 *bytes, struct native_regs *r, bool compat)
+static void prepare(const struct subject *sub, struct insn *in, u8 *bytes, struct native_regs *r,
+		    bool compat)
 {
 	unsigned i, size = in->opsize;
 	u64 v;
@@ -303,21 +329,26 @@ static void prepare(const struct subject *sub, struct insn *in, u8 *bytes, struc
 		/* A quotient that fits, half of the time. */
 		v = interesting();
 		if (one_in(2))
-			r->gpr[REG_DX] = in->mnemonic == MN_IDIV && (r->gpr[REG_AX] & 1ULL << (8 * size - 1)) ? ~0ULL : 0;
+			r->gpr[REG_DX] =
+				in->mnemonic == MN_IDIV && (r->gpr[REG_AX] & 1ULL << (8 * size - 1))
+					? ~0ULL
+					: 0;
 		else if (one_in(2))
 			r->gpr[REG_DX] = v >> (rnd() & 63);
 		if (size == 1)
 			r->gpr[REG_AX] = one_in(2) ? (u8)v : v >> 8 & 0x0fff;
 	}
 	if (sub->quirks & Q_STRING) {
-		r->gpr[REG_SI] = target_address(64) - (in->seg_override == SEG_GS ? NATIVE_GS_BASE : 0);
+		r->gpr[REG_SI] =
+			target_address(64) - (in->seg_override == SEG_GS ? NATIVE_GS_BASE : 0);
 		r->gpr[REG_DI] = target_address(64);
 		if (in->rep)
 			r->gpr[REG_CX] = rnd() % 24;
 		if (in->addrsize == 4 && !compat)
 			r->gpr[REG_CX] |= one_in(4) ? rnd() << 32 : 0;
 	}
-	if ((in->mnemonic == MN_LOOP || in->mnemonic == MN_LOOPE || in->mnemonic == MN_LOOPNE || in->mnemonic == MN_JCXZ) &&
+	if ((in->mnemonic == MN_LOOP || in->mnemonic == MN_LOOPE || in->mnemonic == MN_LOOPNE ||
+	     in->mnemonic == MN_JCXZ) &&
 	    one_in(2))
 		r->gpr[REG_CX] = (r->gpr[REG_CX] & ~0xffffffffULL) | rnd() % 3;
 	if ((sub->quirks & Q_BITS) && in->op[1].kind == OPK_GPR && !one_in(4))
@@ -333,18 +364,20 @@ static void prepare(const struct subject *sub, struct insn *in, u8 *bytes, struc
 		machine.s.rip = NATIVE_CODE;
 		memcpy(machine.s.gpr, r->gpr, sizeof(r->gpr));
 		ea = emul_effective_address(&machine.e, in);
-		if (ea - NATIVE_SCRATCH < SCRATCH_SIZE - 16 && in->mem.base != REG_AX && in->mem.base != REG_DX &&
-		    in->mem.index != REG_AX && in->mem.index != REG_DX) {
+		if (ea - NATIVE_SCRATCH < SCRATCH_SIZE - 16 && in->mem.base != REG_AX &&
+		    in->mem.base != REG_DX && in->mem.index != REG_AX && in->mem.index != REG_DX) {
 			memcpy(&r->gpr[REG_AX], scratch + (ea - NATIVE_SCRATCH), in->mem.size / 2);
-			memcpy(&r->gpr[REG_DX], scratch + (ea - NATIVE_SCRATCH) + in->mem.size / 2, in->mem.size / 2);
+			memcpy(&r->gpr[REG_DX], scratch + (ea - NATIVE_SCRATCH) + in->mem.size / 2,
+			       in->mem.size / 2);
 		}
 	}
 	if (in->mnemonic == MN_CMPXCHG && one_in(2) && in->op[0].kind == OPK_GPR)
 		r->gpr[REG_AX] = r->gpr[in->op[0].reg];
 	/* Relative branches land on INT3, or where nothing is mapped. */
 	if (in->op[0].kind == OPK_REL) {
-		s32 rel = in->imm_size == 1 ? (one_in(2) ? 40 + rnd() % 80 : -(s32)(40 + rnd() % 80)) :
-					      (s32)(0x4000000 + rnd() % 0x2000000) * (one_in(2) ? 1 : -1);
+		s32 rel = in->imm_size == 1
+				  ? (one_in(2) ? 40 + rnd() % 80 : -(s32)(40 + rnd() % 80))
+				  : (s32)(0x4000000 + rnd() % 0x2000000) * (one_in(2) ? 1 : -1);
 
 		memcpy(bytes + in->imm_off, &rel, in->imm_size);
 	}
@@ -353,9 +386,10 @@ static void prepare(const struct subject *sub, struct insn *in, u8 *bytes, struc
 			r->gpr[i] = i < 8 ? (u32)r->gpr[i] : 0;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------------------- */
+/* ---- comparing ------------------------------------------------------------------------------ */
 
-static u64 undefined_flags(const struct subject *sub, const struct insn *in, const struct native_regs *r)
+static u64 undefined_flags(const struct subject *sub, const struct insn *in,
+			   const struct native_regs *r)
 {
 	u64 undefined = sub->undefined, n;
 
@@ -368,15 +402,16 @@ static u64 undefined_flags(const struct subject *sub, const struct insn *in, con
 			return 0;
 		if (n != 1)
 			undefined |= OF;
-		if (n >= 8 * in->op[0].size &&
-		    (in->mnemonic == MN_SHL || in->mnemonic == MN_SHR || in->mnemonic == MN_SHLD || in->mnemonic == MN_SHRD))
+		if (n >= 8 * in->op[0].size && (in->mnemonic == MN_SHL || in->mnemonic == MN_SHR ||
+						in->mnemonic == MN_SHLD || in->mnemonic == MN_SHRD))
 			undefined |= CF;
 	}
 	return undefined;
 }
 
 /* What the manuals leave to the processor although it is no flag. */
-static bool undefined_result(const struct subject *sub, const struct insn *in, const struct native_regs *r)
+static bool undefined_result(const struct subject *sub, const struct insn *in,
+			     const struct native_regs *r)
 {
 	if (in->mnemonic == MN_SHLD || in->mnemonic == MN_SHRD) {
 		u64 n = in->op[2].kind == OPK_GPR ? r->gpr[REG_CX] : in->imm;
@@ -386,11 +421,13 @@ static bool undefined_result(const struct subject *sub, const struct insn *in, c
 	return false;
 }
 
-static void describe(const struct form *f, const struct native_regs *in, const struct native_result *n, enum x86_result r,
-		     bool compat)
+static void describe(const struct form *f, const struct native_regs *in,
+		     const struct native_result *n, enum x86_result r, bool compat)
 {
-	static const char *const names[] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
-					     "r12", "r13", "r14", "r15" };
+	static const char *const names[] = {
+		"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+		"r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"
+	};
 	const struct x86_state *s = &machine.s;
 	char text[64] = "";
 	unsigned i;
@@ -398,15 +435,19 @@ static void describe(const struct form *f, const struct native_regs *in, const s
 	for (i = 0; i < f->len; i++)
 		sprintf(text + 3 * i, "%02x ", f->bytes[i]);
 	tap_diag("%s-bit %s", compat ? "32" : "64", text);
-	tap_diag("CPU: vector %d error %x cr2 %" PRIx64 " rip %" PRIx64 "; emulator: result %d vector %d error %x cr2 %" PRIx64
-		 " rip %" PRIx64,
-		 n->vector, n->error, n->cr2, n->regs.rip, r, r == X86_FAULT ? machine.e.fault.vector : -1,
-		 r == X86_FAULT ? machine.e.fault.error : 0, r == X86_FAULT ? machine.e.fault.payload : 0, s->rip);
+	tap_diag("CPU: vector %d error %x cr2 %" PRIx64 " rip %" PRIx64
+		 "; emulator: result %d vector %d error %x cr2 %" PRIx64 " rip %" PRIx64,
+		 n->vector, n->error, n->cr2, n->regs.rip, r,
+		 r == X86_FAULT ? machine.e.fault.vector : -1,
+		 r == X86_FAULT ? machine.e.fault.error : 0,
+		 r == X86_FAULT ? machine.e.fault.payload : 0, s->rip);
 	for (i = 0; i < 16; i++)
 		if (s->gpr[i] != n->regs.gpr[i] || s->gpr[i] != in->gpr[i])
-			tap_diag("%s was %" PRIx64 " CPU %" PRIx64 " emulator %" PRIx64 "%s", names[i], in->gpr[i],
-				 n->regs.gpr[i], s->gpr[i], s->gpr[i] != n->regs.gpr[i] ? " !" : "");
-	tap_diag("rflags were %" PRIx64 " CPU %" PRIx64 " emulator %" PRIx64, in->rflags, n->regs.rflags, s->rflags);
+			tap_diag("%s was %" PRIx64 " CPU %" PRIx64 " emulator %" PRIx64 "%s",
+				 names[i], in->gpr[i], n->regs.gpr[i], s->gpr[i],
+				 s->gpr[i] != n->regs.gpr[i] ? " !" : "");
+	tap_diag("rflags were %" PRIx64 " CPU %" PRIx64 " emulator %" PRIx64, in->rflags,
+		 n->regs.rflags, s->rflags);
 }
 
 static bool same_fault(const struct native_result *n, enum x86_result r)
@@ -415,7 +456,8 @@ static bool same_fault(const struct native_result *n, enum x86_result r)
 
 	if (r != X86_FAULT || f->vector != n->vector)
 		return false;
-	/* The kernel's half is mapped for the kernel: whether a page is present there is not this test's business. */
+	/* The kernel's half is mapped for the kernel: whether a page is present there is not this
+	 * test's business. */
 	if (f->has_error && (f->error ^ n->error) & (n->cr2 >> 63 ? ~1U : ~0U))
 		return false;
 	return f->vector != VEC_PF || f->payload == n->cr2;
@@ -457,8 +499,10 @@ static enum outcome run_case(const struct subject *sub, const struct form *form,
 			break;
 	}
 	s->rflags &= ~RFLAGS_RF;
-	/* Not where the real process has memory that the emulator does not know: that is for another day. */
-	if ((r == X86_FAULT && machine.e.fault.vector == VEC_PF && machine.e.fault.payload - NATIVE_LOW < 0x10000) ||
+	/* Not where the real process has memory that the emulator does not know: that is for
+	 * another day. */
+	if ((r == X86_FAULT && machine.e.fault.vector == VEC_PF &&
+	     machine.e.fault.payload - NATIVE_LOW < 0x10000) ||
 	    (r == X86_CONTINUE && s->rip - NATIVE_LOW < 0x10000 && insn.op[0].kind != OPK_REL &&
 	     (sub->quirks & Q_BRANCH) && s->rip != NATIVE_CODE + f.len)) {
 		memcpy(machine.mem, scratch, SCRATCH_SIZE);
@@ -468,18 +512,23 @@ static enum outcome run_case(const struct subject *sub, const struct form *form,
 
 	ignore = undefined_flags(sub, &insn, &in);
 	if (n.vector >= 0 && !n.completed_by_fetch) {
-		if (r == X86_CONTINUE && (sub->quirks & Q_BRANCH) && n.vector == VEC_GP && s->rip == n.regs.rip)
+		if (r == X86_CONTINUE && (sub->quirks & Q_BRANCH) && n.vector == VEC_GP &&
+		    s->rip == n.regs.rip)
 			; /* fetched from beyond what is canonical */
 		else if (!same_fault(&n, r)) {
-			if ((sub->quirks & Q_TWO) && r == X86_FAULT && machine.e.fault.vector == VEC_PF && n.vector == VEC_PF)
+			if ((sub->quirks & Q_TWO) && r == X86_FAULT &&
+			    machine.e.fault.vector == VEC_PF && n.vector == VEC_PF)
 				return SAME;
-			/* AMD finds a non-canonical branch target after the branch (and the push), Intel before it. */
-			if (!(sub->quirks & Q_BRANCH) || r != X86_FAULT || machine.e.fault.vector != VEC_GP)
+			/* AMD finds a non-canonical branch target after the branch (and the push),
+			 * Intel before it. */
+			if (!(sub->quirks & Q_BRANCH) || r != X86_FAULT ||
+			    machine.e.fault.vector != VEC_GP)
 				goto different;
 			memcpy(machine.mem, scratch, SCRATCH_SIZE);
 			return SAME;
 		}
-		if ((sub->quirks & Q_PARTIAL) || ((sub->quirks & Q_BRANCH) && n.regs.rip != NATIVE_CODE)) {
+		if ((sub->quirks & Q_PARTIAL) ||
+		    ((sub->quirks & Q_BRANCH) && n.regs.rip != NATIVE_CODE)) {
 			memcpy(machine.mem, scratch, SCRATCH_SIZE);
 			return SAME;
 		}
@@ -498,7 +547,8 @@ static enum outcome run_case(const struct subject *sub, const struct form *form,
 	if (memcmp(machine.mem, scratch, SCRATCH_SIZE)) {
 		for (i = 0; machine.mem[i] == scratch[i]; i++)
 			;
-		tap_diag("memory differs at %lx: CPU %02x emulator %02x", NATIVE_SCRATCH + i, scratch[i], machine.mem[i]);
+		tap_diag("memory differs at %lx: CPU %02x emulator %02x", NATIVE_SCRATCH + i,
+			 scratch[i], machine.mem[i]);
 		goto different;
 	}
 	return SAME;
@@ -539,7 +589,8 @@ static void test_subject(const struct subject *sub, unsigned long cases)
 	for (i = 0; i < cases && differ < 5; i++) {
 		struct pool *p;
 
-		compat = native_has_compat() && pools[sub->mnemonic][1]->n && (!pools[sub->mnemonic][0]->n || i % 4 == 3);
+		compat = native_has_compat() && pools[sub->mnemonic][1]->n &&
+			 (!pools[sub->mnemonic][0]->n || i % 4 == 3);
 		p = pools[sub->mnemonic][compat];
 		if (!p->n)
 			break;
@@ -560,12 +611,15 @@ static void test_subject(const struct subject *sub, unsigned long cases)
 	if (!i)
 		tap_skip("no form of it can run here", name);
 	else
-		tap_ok(!differ && done, "%s agrees with the processor in %lu cases (%lu skipped)", name, done, skipped);
+		tap_ok(!differ && done, "%s agrees with the processor in %lu cases (%lu skipped)",
+		       name, done, skipped);
 }
 
 int main(int argc, char **argv)
 {
-	unsigned long cases = argc > 1 ? strtoul(argv[1], NULL, 0) : getenv("TRINE_LONG") ? 10000000 : 1000000;
+	unsigned long cases = argc > 1		     ? strtoul(argv[1], NULL, 0)
+			      : getenv("TRINE_LONG") ? 10000000
+						     : 1000000;
 	unsigned i;
 
 	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 0x7472696e65;
@@ -587,6 +641,7 @@ int main(int argc, char **argv)
 	make_forms(true, 80);
 	for (i = 0; i < ARRAY_SIZE(subjects); i++)
 		if (argc < 4 || !strcmp(mnemonic_name(subjects[i].mnemonic), argv[3]))
-			test_subject(&subjects[i], argc < 4 ? cases / ARRAY_SIZE(subjects) + 1 : cases);
+			test_subject(&subjects[i],
+				     argc < 4 ? cases / ARRAY_SIZE(subjects) + 1 : cases);
 	return tap_end();
 }

@@ -1,7 +1,8 @@
 /*
- * The emulator's system part against the manuals: segmentation, events in every mode, IRET, far transfers, task switches, system
- * calls, SMM. Two kinds of cases: a table of instructions with the exception each must raise, error code included, and
- * functions that look at the state and the stack after something that works.
+ * The emulator's system part against the manuals: segmentation, events in every mode, IRET, far
+ * transfers, task switches, system calls, SMM. Two kinds of cases: a table of instructions with the
+ * exception each must raise, error code included, and functions that look at the state and the
+ * stack after something that works.
  */
 #include <stdlib.h>
 
@@ -9,25 +10,45 @@
 #include "tests/tap.h"
 
 /* The machine's furniture. */
-#define GDT   0x1000
-#define IDT   0x2000
-#define TSS   0x3000
-#define TSS2  0x3800
-#define TSS16 0x3c00
-#define LDT   0x4000
-#define STACK0 0x8000
-#define STACK3 0xa000
-#define IST1  0xc000
-#define CODE  0x10000
+#define GDT	0x1000
+#define IDT	0x2000
+#define TSS	0x3000
+#define TSS2	0x3800
+#define TSS16	0x3c00
+#define LDT	0x4000
+#define STACK0	0x8000
+#define STACK3	0xa000
+#define IST1	0xc000
+#define CODE	0x10000
 #define HANDLER 0x20000
-#define DATA  0x30000
+#define DATA	0x30000
 
 /* Selectors */
 enum {
-	CS0 = 0x08, DS0 = 0x10, CS3 = 0x1b, DS3 = 0x23, TR1 = 0x28, CS64 = 0x38, CS64_3 = 0x43, CONFORMING = 0x48,
-	GATE = 0x50, ABSENT_DATA = 0x58, READ_ONLY = 0x60, CS16 = 0x68, TR2 = 0x70, TR16 = 0x78, GATE64 = 0x80,
-	TASK_GATE = 0x90, EXEC_ONLY = 0x98, DOWN = 0xa0, LDT_SEL = 0xa8, LDT_HIGH = 0xb0, ABSENT_CODE = 0xb8,
-	ABSENT_GATE = 0xc0, SMALL = 0xc8, GDT_END = 0xd0,
+	CS0 = 0x08,
+	DS0 = 0x10,
+	CS3 = 0x1b,
+	DS3 = 0x23,
+	TR1 = 0x28,
+	CS64 = 0x38,
+	CS64_3 = 0x43,
+	CONFORMING = 0x48,
+	GATE = 0x50,
+	ABSENT_DATA = 0x58,
+	READ_ONLY = 0x60,
+	CS16 = 0x68,
+	TR2 = 0x70,
+	TR16 = 0x78,
+	GATE64 = 0x80,
+	TASK_GATE = 0x90,
+	EXEC_ONLY = 0x98,
+	DOWN = 0xa0,
+	LDT_SEL = 0xa8,
+	LDT_HIGH = 0xb0,
+	ABSENT_CODE = 0xb8,
+	ABSENT_GATE = 0xc0,
+	SMALL = 0xc8,
+	GDT_END = 0xd0,
 };
 
 enum mode { REAL, V86, P32, U32, L64, U64 };
@@ -37,13 +58,14 @@ static struct x86_state *const s = &m.s;
 
 static u64 desc(u32 base, u32 limit, unsigned type_s_dpl_p, unsigned flags)
 {
-	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)type_s_dpl_p << 40 | (u64)(limit >> 16 & 15) << 48 |
-	       (u64)flags << 52 | (u64)(base >> 24) << 56;
+	return (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)type_s_dpl_p << 40 |
+	       (u64)(limit >> 16 & 15) << 48 | (u64)flags << 52 | (u64)(base >> 24) << 56;
 }
 
 static u64 gate(u16 sel, u32 offset, unsigned type_dpl_p, unsigned params)
 {
-	return (offset & 0xffff) | (u64)sel << 16 | (u64)params << 32 | (u64)type_dpl_p << 40 | (u64)(offset >> 16) << 48;
+	return (offset & 0xffff) | (u64)sel << 16 | (u64)params << 32 | (u64)type_dpl_p << 40 |
+	       (u64)(offset >> 16) << 48;
 }
 
 static void put(u64 la, u64 value, unsigned size)
@@ -69,8 +91,10 @@ static void load(unsigned reg, u16 sel)
 	u64 d = get(GDT + (sel & ~7), 8) | BIT64(40);
 	u32 limit = (d & 0xffff) | (d >> 32 & 0xf0000);
 
-	s->seg[reg] = (struct x86_segment){ .sel = sel, .base = (d >> 16 & 0xffffff) | d >> 56 << 24,
-					    .limit = d & BIT64(55) ? limit << 12 | 0xfff : limit, .ar = d >> 40 & 0xf0ff };
+	s->seg[reg] = (struct x86_segment){ .sel = sel,
+					    .base = (d >> 16 & 0xffffff) | d >> 56 << 24,
+					    .limit = d & BIT64(55) ? limit << 12 | 0xfff : limit,
+					    .ar = d >> 40 & 0xf0ff };
 }
 
 static void setup(enum mode mode)
@@ -176,8 +200,9 @@ static enum x86_result step(const char *code, unsigned len)
 }
 #define STEP(code) step(code, sizeof(code) - 1)
 
-/* ---- instructions that must fault ------------------------------------------------------------------------------ */
+/* ---- instructions that must fault ----------------------------------------------------------- */
 
+/* clang-format off */
 static void ax_as_selector(u64 v) { s->gpr[REG_AX] = v; }
 static void data_at(u64 v) { put(DATA, v, 8); s->gpr[REG_BX] = DATA; }
 static void ds_is(u64 v) { load(SEG_DS, v); s->gpr[REG_BX] = DATA; }
@@ -357,6 +382,7 @@ static const struct fault_case {
 	{ "LOCK where it may not be", L64, C("\xf0\x90"), none, 0, VEC_UD, 0 },
 	{ "UD2", U64, C("\x0f\x0b"), none, 0, VEC_UD, 0 },
 };
+/* clang-format on */
 
 static void test_faults(void)
 {
@@ -375,19 +401,25 @@ static void test_faults(void)
 		if (c->vector < 0)
 			good = r == X86_CONTINUE;
 		else
-			good = r == X86_FAULT && m.e.fault.vector == c->vector && m.e.fault.error == c->error &&
-			       !memcmp(&before, s, sizeof(before));
-		if (!tap_ok(good, "%s: %s", c->name, c->vector < 0 ? "works" : "the right fault, nothing changed"))
-			tap_diag("result %d vector %d error %x, state %s", r, m.e.fault.vector, m.e.fault.error,
+			good = r == X86_FAULT && m.e.fault.vector == c->vector &&
+			       m.e.fault.error == c->error && !memcmp(&before, s, sizeof(before));
+		if (!tap_ok(good, "%s: %s", c->name,
+			    c->vector < 0 ? "works" : "the right fault, nothing changed"))
+			tap_diag("result %d vector %d error %x, state %s", r, m.e.fault.vector,
+				 m.e.fault.error,
 				 memcmp(&before, s, sizeof(before)) ? "changed" : "unchanged");
 	}
 }
 
-/* ---- events ---------------------------------------------------------------------------------------------------- */
+/* ---- events --------------------------------------------------------------------------------- */
 
 static enum x86_result deliver(u8 vector, enum x86_event_type type, bool has_error, u32 error)
 {
-	struct x86_event ev = { .vector = vector, .type = type, .has_error = has_error, .error = error, .insn_len = 2 };
+	struct x86_event ev = { .vector = vector,
+				.type = type,
+				.has_error = has_error,
+				.error = error,
+				.insn_len = 2 };
 
 	return emul_deliver_event(&m.e, &ev);
 }
@@ -399,7 +431,8 @@ static bool stack_is(u64 sp, unsigned size, unsigned n, const u64 *want)
 
 	for (i = 0; i < n; i++)
 		if (get(sp + i * size, size) != want[i]) {
-			tap_diag("stack[%u] is %llx, not %llx", i, (unsigned long long)get(sp + i * size, size),
+			tap_diag("stack[%u] is %llx, not %llx", i,
+				 (unsigned long long)get(sp + i * size, size),
 				 (unsigned long long)want[i]);
 			return false;
 		}
@@ -415,25 +448,28 @@ static void test_events(void)
 	setup(REAL);
 	s->rflags |= RFLAGS_IF | RFLAGS_TF | RFLAGS_AC;
 	r = deliver(0x21, X86_EVENT_INTR, false, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == 0x22 && s->seg[SEG_CS].sel == 0x2000 && s->seg[SEG_CS].base == 0x20000 &&
-		       s->gpr[REG_SP] == STACK0 - 6 && STACK_IS(STACK0 - 6, 2, 0x100, CODE >> 4, 0x302) &&
+	tap_ok(r == X86_CONTINUE && s->rip == 0x22 && s->seg[SEG_CS].sel == 0x2000 &&
+		       s->seg[SEG_CS].base == 0x20000 && s->gpr[REG_SP] == STACK0 - 6 &&
+		       STACK_IS(STACK0 - 6, 2, 0x100, CODE >> 4, 0x302) &&
 		       !(s->rflags & (RFLAGS_IF | RFLAGS_TF | RFLAGS_AC)),
 	       "real mode: through the vector table, IF, TF and AC clear");
 
 	setup(REAL);
 	r = deliver(VEC_GP, X86_EVENT_EXCEPTION, true, 0x1234);
-	tap_ok(r == X86_CONTINUE && s->gpr[REG_SP] == STACK0 - 6, "real mode: no error code is pushed");
+	tap_ok(r == X86_CONTINUE && s->gpr[REG_SP] == STACK0 - 6,
+	       "real mode: no error code is pushed");
 
 	setup(REAL);
 	s->idt.limit = 3;
-	tap_ok(deliver(0x21, X86_EVENT_INTR, false, 0) == X86_SHUTDOWN, "real mode: no vector table, shutdown");
+	tap_ok(deliver(0x21, X86_EVENT_INTR, false, 0) == X86_SHUTDOWN,
+	       "real mode: no vector table, shutdown");
 
 	setup(P32);
 	s->rflags |= RFLAGS_NT;
 	r = deliver(0x40, X86_EVENT_INTR, false, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 0x40 && s->seg[SEG_CS].sel == CS0 && s->cpl == 0 &&
-		       STACK_IS(s->gpr[REG_SP], 4, CODE, CS0, 0x4202) && s->gpr[REG_SP] == STACK0 - 12 &&
-		       !(s->rflags & (RFLAGS_IF | RFLAGS_NT)),
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 0x40 && s->seg[SEG_CS].sel == CS0 &&
+		       s->cpl == 0 && STACK_IS(s->gpr[REG_SP], 4, CODE, CS0, 0x4202) &&
+		       s->gpr[REG_SP] == STACK0 - 12 && !(s->rflags & (RFLAGS_IF | RFLAGS_NT)),
 	       "protected mode, same privilege: EFLAGS, CS, EIP; NT and IF clear");
 
 	setup(P32);
@@ -444,12 +480,14 @@ static void test_events(void)
 	setup(P32);
 	put(IDT + 8 * 0x40, gate(CS0, 0x1234, 0x86, 0), 8);
 	r = deliver(0x40, X86_EVENT_INTR, false, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == 0x1234 && STACK_IS(STACK0 - 6, 2, 0, CS0, 0x202), "a 16-bit gate pushes words");
+	tap_ok(r == X86_CONTINUE && s->rip == 0x1234 && STACK_IS(STACK0 - 6, 2, 0, CS0, 0x202),
+	       "a 16-bit gate pushes words");
 
 	setup(U32);
 	s->gpr[REG_SP] = 0x9abc;
 	r = deliver(VEC_PF, X86_EVENT_EXCEPTION, true, 5);
-	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->seg[SEG_SS].sel == DS0 && s->gpr[REG_SP] == STACK0 - 24 &&
+	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->seg[SEG_SS].sel == DS0 &&
+		       s->gpr[REG_SP] == STACK0 - 24 &&
 		       STACK_IS(STACK0 - 24, 4, 5, CODE, CS3, 0x10202, 0x9abc, DS3),
 	       "from privilege 3: the TSS's stack, SS and ESP, RF for a fault, the error code");
 
@@ -457,13 +495,15 @@ static void test_events(void)
 	put(TSS + 8, 0, 4);
 	put(IDT + 8 * 14, gate(CS0, HANDLER, 0xee, 0), 8);
 	r = STEP("\xcd\x0e");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == 0, "a null SS in the TSS: #TS(0) for INT n");
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == 0,
+	       "a null SS in the TSS: #TS(0) for INT n");
 
 	setup(U32);
 	put(TSS + 8, DS3, 4);
 	put(IDT + 8 * 14, gate(CS0, HANDLER, 0xee, 0), 8);
 	r = STEP("\xcd\x0e");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == 0x20, "the wrong SS in the TSS: #TS(SS)");
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == 0x20,
+	       "the wrong SS in the TSS: #TS(SS)");
 
 	setup(U32);
 	put(TSS + 8, ABSENT_DATA, 4);
@@ -487,40 +527,48 @@ static void test_events(void)
 	setup(P32);
 	put(IDT + 8 * VEC_PF, gate(CS0, HANDLER, 0x0e, 0), 8);
 	r = deliver(VEC_PF, X86_EVENT_EXCEPTION, true, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_DF, "a contributory fault while a page fault is delivered: #DF");
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_DF,
+	       "a contributory fault while a page fault is delivered: #DF");
 
 	setup(P32);
 	put(IDT + 8 * VEC_UD, gate(CS0, HANDLER, 0x0e, 0), 8);
 	r = deliver(VEC_UD, X86_EVENT_EXCEPTION, false, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_NP, "a fault while a benign exception is delivered: that fault");
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_NP,
+	       "a fault while a benign exception is delivered: that fault");
 
 	setup(P32);
 	put(IDT + 8 * VEC_GP, 0, 8);
 	put(IDT + 8 * VEC_DF, 0, 8);
-	tap_ok(deliver(VEC_GP, X86_EVENT_EXCEPTION, true, 0) == X86_SHUTDOWN, "a fault while #DF is delivered: shutdown");
+	tap_ok(deliver(VEC_GP, X86_EVENT_EXCEPTION, true, 0) == X86_SHUTDOWN,
+	       "a fault while #DF is delivered: shutdown");
 
 	setup(P32);
 	m.rights[(STACK0 - 1) >> 12] = PAGE_READ;
 	r = deliver(VEC_GP, X86_EVENT_EXCEPTION, true, 0);
-	tap_ok(r == X86_SHUTDOWN && s->cr2 == STACK0 - 4, "no stack to deliver anything on: shutdown, CR2 is its address");
+	tap_ok(r == X86_SHUTDOWN && s->cr2 == STACK0 - 4,
+	       "no stack to deliver anything on: shutdown, CR2 is its address");
 
 	setup(L64);
 	s->gpr[REG_SP] = STACK0 - 5;
 	r = deliver(0x40, X86_EVENT_INTR, false, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 0x40 && s->gpr[REG_SP] == STACK0 - 16 - 40 &&
-		       STACK_IS(s->gpr[REG_SP], 8, CODE, CS64, 0x202, STACK0 - 5, DS0) && s->seg[SEG_SS].sel == DS0,
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 0x40 &&
+		       s->gpr[REG_SP] == STACK0 - 16 - 40 &&
+		       STACK_IS(s->gpr[REG_SP], 8, CODE, CS64, 0x202, STACK0 - 5, DS0) &&
+		       s->seg[SEG_SS].sel == DS0,
 	       "64-bit mode, same privilege: an aligned frame of five");
 
 	setup(U64);
 	r = deliver(VEC_PF, X86_EVENT_EXCEPTION, true, 7);
-	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->gpr[REG_SP] == STACK0 - 48 && s->seg[SEG_SS].sel == 0 &&
+	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->gpr[REG_SP] == STACK0 - 48 &&
+		       s->seg[SEG_SS].sel == 0 &&
 		       STACK_IS(STACK0 - 48, 8, 7, CODE, CS64_3, 0x10202, STACK3, DS3),
 	       "64-bit mode, from privilege 3: RSP0, a null SS, the error code");
 
 	setup(L64);
 	put(IDT + 16 * 2, gate(CS64, HANDLER, 0x8e, 1), 8);
 	r = deliver(VEC_NMI, X86_EVENT_NMI, false, 0);
-	tap_ok(r == X86_CONTINUE && s->gpr[REG_SP] == IST1 - 40, "64-bit mode: the interrupt stack table");
+	tap_ok(r == X86_CONTINUE && s->gpr[REG_SP] == IST1 - 40,
+	       "64-bit mode: the interrupt stack table");
 
 	setup(L64);
 	put(IDT + 16 * 0x40, gate(CS64, HANDLER, 0x8e, 0), 8);
@@ -532,7 +580,8 @@ static void test_events(void)
 	setup(L64);
 	put(IDT + 16 * 0x40, gate(CS0, HANDLER, 0x8e, 0), 8);
 	r = deliver(0x40, X86_EVENT_INTR, false, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_GP && get(s->gpr[REG_SP], 8) == (CS0 | 1),
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_GP &&
+		       get(s->gpr[REG_SP], 8) == (CS0 | 1),
 	       "64-bit mode: a handler in 32-bit code: #GP(CS + EXT)");
 
 	setup(L64);
@@ -546,20 +595,23 @@ static void test_events(void)
 	s->seg[SEG_DS].sel = 0x1234;
 	s->seg[SEG_GS].sel = 0x5678;
 	r = deliver(0x40, X86_EVENT_INTR, false, 0);
-	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_PROT32 && s->cpl == 0 && s->gpr[REG_SP] == STACK0 - 36 &&
-		       STACK_IS(STACK0 - 36, 4, 0x100, CODE >> 4, 0x20202, 0x7000, 0, 0, 0x1234, 0, 0x5678) &&
+	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_PROT32 && s->cpl == 0 &&
+		       s->gpr[REG_SP] == STACK0 - 36 &&
+		       STACK_IS(STACK0 - 36, 4, 0x100, CODE >> 4, 0x20202, 0x7000, 0, 0, 0x1234, 0,
+				0x5678) &&
 		       (s->seg[SEG_DS].ar & AR_UNUSABLE) && !(s->rflags & RFLAGS_VM),
 	       "virtual-8086 mode: nine values, data segments null");
 	r = STEP("\xcf");
-	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_V86 && s->rip == 0x100 && s->seg[SEG_DS].sel == 0x1234 &&
-		       s->seg[SEG_DS].base == 0x12340 && s->seg[SEG_GS].sel == 0x5678 && s->gpr[REG_SP] == 0x7000 &&
-		       s->cpl == 3,
+	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_V86 && s->rip == 0x100 &&
+		       s->seg[SEG_DS].sel == 0x1234 && s->seg[SEG_DS].base == 0x12340 &&
+		       s->seg[SEG_GS].sel == 0x5678 && s->gpr[REG_SP] == 0x7000 && s->cpl == 3,
 	       "IRET back to virtual-8086 mode");
 
 	setup(V86);
 	put(IDT + 8 * 0x40, gate(CONFORMING, HANDLER, 0x8e, 0), 8);
 	r = deliver(0x40, X86_EVENT_INTR, false, 0);
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_GP && get(s->gpr[REG_SP], 4) == (CONFORMING | 1),
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + VEC_GP &&
+		       get(s->gpr[REG_SP], 4) == (CONFORMING | 1),
 	       "virtual-8086 mode to conforming code: #GP(CS + EXT)");
 
 	setup(V86);
@@ -569,25 +621,30 @@ static void test_events(void)
 	s->seg[SEG_TR].limit = 0x90;
 	put(4 * 0x21, 0x22220333, 4);
 	r = STEP("\xcd\x21");
-	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_V86 && s->rip == 0x333 && s->seg[SEG_CS].base == 0x22220 &&
-		       STACK_IS(0x7000 - 6, 2, 0x102, CODE >> 4, 0x3202) && !(s->rflags & RFLAGS_VIF) &&
-		       (s->rflags & RFLAGS_IF),
+	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_V86 && s->rip == 0x333 &&
+		       s->seg[SEG_CS].base == 0x22220 &&
+		       STACK_IS(0x7000 - 6, 2, 0x102, CODE >> 4, 0x3202) &&
+		       !(s->rflags & RFLAGS_VIF) && (s->rflags & RFLAGS_IF),
 	       "VME: INT n to the 8086 program's handler; VIF for IF, IOPL 3 in the image");
 
 	setup(L64);
 	s->dr7 |= DR7_GD;
-	r = emul_deliver_event(&m.e, &(struct x86_event){ .vector = VEC_DB, .type = X86_EVENT_EXCEPTION, .has_payload = true,
-							   .payload = DR6_BS });
-	tap_ok(r == X86_CONTINUE && s->dr6 == (DR6_FIXED_1 | DR6_BS) && !(s->dr7 & DR7_GD) && get(s->gpr[REG_SP] + 16, 8) == 0x202,
+	r = emul_deliver_event(&m.e, &(struct x86_event){ .vector = VEC_DB,
+							  .type = X86_EVENT_EXCEPTION,
+							  .has_payload = true,
+							  .payload = DR6_BS });
+	tap_ok(r == X86_CONTINUE && s->dr6 == (DR6_FIXED_1 | DR6_BS) && !(s->dr7 & DR7_GD) &&
+		       get(s->gpr[REG_SP] + 16, 8) == 0x202,
 	       "#DB: DR6 tells why, general detect is off, no RF in the image");
 
 	setup(L64);
 	put(IDT + 16 * 3, gate(CS64, HANDLER + 3, 0x8e, 0), 8);
 	r = STEP("\xcc");
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 3 && get(s->gpr[REG_SP], 8) == CODE + 1, "INT3 returns behind itself");
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 3 && get(s->gpr[REG_SP], 8) == CODE + 1,
+	       "INT3 returns behind itself");
 }
 
-/* ---- IRET, far transfers --------------------------------------------------------------------------------------- */
+/* ---- IRET, far transfers -------------------------------------------------------------------- */
 
 static void push_all(unsigned size, unsigned n, const u64 *v)
 {
@@ -596,7 +653,8 @@ static void push_all(unsigned size, unsigned n, const u64 *v)
 	for (i = 0; i < n; i++)
 		put(s->gpr[REG_SP] + i * size, v[i], size);
 }
-#define PUSH_ALL(size, ...) push_all(size, sizeof((u64[]){ __VA_ARGS__ }) / 8, (const u64[]){ __VA_ARGS__ })
+#define PUSH_ALL(size, ...) \
+	push_all(size, sizeof((u64[]){ __VA_ARGS__ }) / 8, (const u64[]){ __VA_ARGS__ })
 
 static void test_returns(void)
 {
@@ -608,40 +666,45 @@ static void test_returns(void)
 	load(SEG_FS, DS0);
 	load(SEG_GS, DS3);
 	r = STEP("\xcf");
-	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == 0x12345 && s->gpr[REG_SP] == STACK3 && s->seg[SEG_SS].sel == DS3 &&
-		       (s->seg[SEG_FS].ar & AR_UNUSABLE) && s->seg[SEG_FS].sel == 0 && s->seg[SEG_GS].sel == DS3 &&
-		       s->rflags == 0x3246,
+	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == 0x12345 && s->gpr[REG_SP] == STACK3 &&
+		       s->seg[SEG_SS].sel == DS3 && (s->seg[SEG_FS].ar & AR_UNUSABLE) &&
+		       s->seg[SEG_FS].sel == 0 && s->seg[SEG_GS].sel == DS3 && s->rflags == 0x3246,
 	       "IRET to privilege 3: the stack, the flags, segments of privilege 0 gone");
 
 	setup(U32);
 	PUSH_ALL(4, 0x12345, CS3, 0x3046);
 	s->rflags = 0x202;
 	r = STEP("\xcf");
-	tap_ok(r == X86_CONTINUE && s->rflags == 0x246 && s->gpr[REG_SP] == STACK3 + 12, "IRET at privilege 3: IF and IOPL stay");
+	tap_ok(r == X86_CONTINUE && s->rflags == 0x246 && s->gpr[REG_SP] == STACK3 + 12,
+	       "IRET at privilege 3: IF and IOPL stay");
 
 	setup(L64);
 	s->nmi_masked = true;
 	PUSH_ALL(8, 0x7fff12345678, CS64_3, 0x10202, 0x7ffffffff000, DS3);
 	r = STEP("\x48\xcf");
-	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == 0x7fff12345678 && s->gpr[REG_SP] == 0x7ffffffff000 &&
-		       s->mode == X86_MODE_LONG && !s->nmi_masked && (s->rflags & RFLAGS_RF),
+	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == 0x7fff12345678 &&
+		       s->gpr[REG_SP] == 0x7ffffffff000 && s->mode == X86_MODE_LONG &&
+		       !s->nmi_masked && (s->rflags & RFLAGS_RF),
 	       "IRETQ to privilege 3: RF is restored, NMIs are open");
 
 	setup(L64);
 	PUSH_ALL(8, CODE, CS64, 2, 0x7770, 0);
 	r = STEP("\x48\xcf");
-	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->gpr[REG_SP] == 0x7770 && (s->seg[SEG_SS].ar & AR_UNUSABLE),
+	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->gpr[REG_SP] == 0x7770 &&
+		       (s->seg[SEG_SS].ar & AR_UNUSABLE),
 	       "IRETQ at privilege 0 with a null SS");
 
 	setup(L64);
 	PUSH_ALL(8, CODE, CS64_3, 2, 0x7770, 3);
 	r = STEP("\x48\xcf");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP && m.e.fault.error == 0, "IRETQ to privilege 3 with a null SS: #GP(0)");
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP && m.e.fault.error == 0,
+	       "IRETQ to privilege 3 with a null SS: #GP(0)");
 
 	setup(L64);
 	PUSH_ALL(8, CODE, CS3, 0x202, 0x17770, DS3);
 	r = STEP("\x48\xcf");
-	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_PROT32 && s->cpl == 3 && s->gpr[REG_SP] == 0x17770,
+	tap_ok(r == X86_CONTINUE && s->mode == X86_MODE_PROT32 && s->cpl == 3 &&
+		       s->gpr[REG_SP] == 0x17770,
 	       "IRETQ to compatibility mode");
 
 	setup(L64);
@@ -653,8 +716,8 @@ static void test_returns(void)
 	setup(REAL);
 	PUSH_ALL(2, 0x1234, 0x5678, 0x7fd7);
 	r = STEP("\xcf");
-	tap_ok(r == X86_CONTINUE && s->rip == 0x1234 && s->seg[SEG_CS].base == 0x56780 && s->rflags == 0x7fd7 &&
-		       s->gpr[REG_SP] == STACK0 + 6,
+	tap_ok(r == X86_CONTINUE && s->rip == 0x1234 && s->seg[SEG_CS].base == 0x56780 &&
+		       s->rflags == 0x7fd7 && s->gpr[REG_SP] == STACK0 + 6,
 	       "IRET in real mode");
 
 	setup(P32);
@@ -663,18 +726,21 @@ static void test_returns(void)
 		       STACK_IS(STACK0 - 8, 4, CODE + 7, CS0) && (get(GDT + CONFORMING + 5, 1) & 1),
 	       "CALL far: CS and EIP are pushed, the descriptor becomes accessed");
 	r = STEP("\xcb");
-	tap_ok(r == X86_CONTINUE && s->rip == CODE + 7 && s->seg[SEG_CS].sel == CS0 && s->gpr[REG_SP] == STACK0, "RETF");
+	tap_ok(r == X86_CONTINUE && s->rip == CODE + 7 && s->seg[SEG_CS].sel == CS0 &&
+		       s->gpr[REG_SP] == STACK0,
+	       "RETF");
 
 	setup(U32);
 	put(STACK3, 0xaaaa, 4);
 	put(STACK3 + 4, 0xbbbb, 4);
 	r = STEP("\x9a\x00\x00\x00\x00\x53\x00");
-	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->rip == HANDLER + 0x111 && s->seg[SEG_CS].sel == CS0 &&
-		       s->gpr[REG_SP] == STACK0 - 24 &&
+	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->rip == HANDLER + 0x111 &&
+		       s->seg[SEG_CS].sel == CS0 && s->gpr[REG_SP] == STACK0 - 24 &&
 		       STACK_IS(STACK0 - 24, 4, CODE + 7, CS3, 0xaaaa, 0xbbbb, STACK3, DS3),
 	       "CALL through a gate to privilege 0: two parameters copied");
 	r = STEP("\xca\x08\x00");
-	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == CODE + 7 && s->gpr[REG_SP] == STACK3 + 8 && s->seg[SEG_SS].sel == DS3,
+	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == CODE + 7 &&
+		       s->gpr[REG_SP] == STACK3 + 8 && s->seg[SEG_SS].sel == DS3,
 	       "RETF 8 to privilege 3: the parameters are gone from both stacks");
 
 	setup(U64);
@@ -682,11 +748,13 @@ static void test_returns(void)
 	put(DATA + 4, GATE64 | 3, 2);
 	s->gpr[REG_BX] = DATA;
 	r = STEP("\xff\x1b");
-	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->rip == HANDLER + 0x222 && s->seg[SEG_SS].sel == 0 &&
+	tap_ok(r == X86_CONTINUE && s->cpl == 0 && s->rip == HANDLER + 0x222 &&
+		       s->seg[SEG_SS].sel == 0 &&
 		       STACK_IS(STACK0 - 32, 8, CODE + 2, CS64_3, STACK3, DS3),
 	       "CALL through a 64-bit gate");
 	r = STEP("\x48\xcb");
-	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == CODE + 2 && s->gpr[REG_SP] == STACK3, "RETFQ to privilege 3");
+	tap_ok(r == X86_CONTINUE && s->cpl == 3 && s->rip == CODE + 2 && s->gpr[REG_SP] == STACK3,
+	       "RETFQ to privilege 3");
 
 	setup(U64);
 	put(GDT + GATE64 + 8, 0x1f0000000000ULL, 8);
@@ -703,7 +771,7 @@ static void test_returns(void)
 	       "CALL far in real mode");
 }
 
-/* ---- tasks ----------------------------------------------------------------------------------------------------- */
+/* ---- tasks ---------------------------------------------------------------------------------- */
 
 static void make_tss2(void)
 {
@@ -724,22 +792,26 @@ static void test_tasks(void)
 	setup(P32);
 	make_tss2();
 	r = STEP("\xea\x00\x00\x00\x00\x70\x00");
-	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 0x77 && s->gpr[REG_AX] == 0xa0a0a0a0 && s->seg[SEG_TR].sel == TR2 &&
-		       s->gpr[REG_SP] == STACK0 - 0x100 && (s->cr0 & CR0_TS) && get(TSS + 0x20, 4) == CODE + 7 &&
+	tap_ok(r == X86_CONTINUE && s->rip == HANDLER + 0x77 && s->gpr[REG_AX] == 0xa0a0a0a0 &&
+		       s->seg[SEG_TR].sel == TR2 && s->gpr[REG_SP] == STACK0 - 0x100 &&
+		       (s->cr0 & CR0_TS) && get(TSS + 0x20, 4) == CODE + 7 &&
 		       get(TSS + 0x28, 4) == 0x11111111 && get(TSS + 0x4c, 4) == CS0,
 	       "JMP to a TSS: registers saved and loaded, TS set");
-	tap_ok((get(GDT + TR1 + 5, 1) & 2) == 0 && (get(GDT + TR2 + 5, 1) & 2) && !(s->rflags & RFLAGS_NT) && !get(TSS2, 2),
+	tap_ok((get(GDT + TR1 + 5, 1) & 2) == 0 && (get(GDT + TR2 + 5, 1) & 2) &&
+		       !(s->rflags & RFLAGS_NT) && !get(TSS2, 2),
 	       "JMP to a TSS: the old one is free, the new one busy, no link");
 
 	setup(P32);
 	make_tss2();
 	r = STEP("\x9a\x00\x00\x00\x00\x90\x00");
-	tap_ok(r == X86_CONTINUE && s->seg[SEG_TR].sel == TR2 && (s->rflags & RFLAGS_NT) && get(TSS2, 2) == TR1 &&
-		       (get(GDT + TR1 + 5, 1) & 2) && (get(GDT + TR2 + 5, 1) & 2),
+	tap_ok(r == X86_CONTINUE && s->seg[SEG_TR].sel == TR2 && (s->rflags & RFLAGS_NT) &&
+		       get(TSS2, 2) == TR1 && (get(GDT + TR1 + 5, 1) & 2) &&
+		       (get(GDT + TR2 + 5, 1) & 2),
 	       "CALL through a task gate: nested, linked, both busy");
 	r = STEP("\xcf");
-	tap_ok(r == X86_CONTINUE && s->seg[SEG_TR].sel == TR1 && s->rip == CODE + 7 && s->gpr[REG_AX] == 0x11111111 &&
-		       !(s->rflags & RFLAGS_NT) && !(get(GDT + TR2 + 5, 1) & 2) && get(TSS2 + 0x20, 4) == HANDLER + 0x78 &&
+	tap_ok(r == X86_CONTINUE && s->seg[SEG_TR].sel == TR1 && s->rip == CODE + 7 &&
+		       s->gpr[REG_AX] == 0x11111111 && !(s->rflags & RFLAGS_NT) &&
+		       !(get(GDT + TR2 + 5, 1) & 2) && get(TSS2 + 0x20, 4) == HANDLER + 0x78 &&
 		       !(get(TSS2 + 0x24, 4) & RFLAGS_NT),
 	       "IRET to the task that called: NT clear in the saved image");
 
@@ -748,36 +820,41 @@ static void test_tasks(void)
 	put(IDT + 8 * VEC_TS, gate(TR2, 0, 0x85, 0), 8);
 	r = deliver(VEC_TS, X86_EVENT_EXCEPTION, true, 0x1234);
 	tap_ok(r == X86_CONTINUE && s->seg[SEG_TR].sel == TR2 && s->gpr[REG_SP] == STACK0 - 0x104 &&
-		       get(STACK0 - 0x104, 4) == 0x1234 && get(TSS + 0x20, 4) == CODE && (get(TSS + 0x24, 4) & RFLAGS_RF),
-	       "an exception through a task gate: the error code on the new stack, RF in the old image");
+		       get(STACK0 - 0x104, 4) == 0x1234 && get(TSS + 0x20, 4) == CODE &&
+		       (get(TSS + 0x24, 4) & RFLAGS_RF),
+	       "an exception through a task gate: the error code on the new stack, RF in the old "
+	       "image");
 
 	setup(P32);
 	make_tss2();
 	set_desc(TR2, desc(TSS2, 0x66, 0x89, 0));
 	r = STEP("\xea\x00\x00\x00\x00\x70\x00");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == TR2 && s->seg[SEG_TR].sel == TR1,
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == TR2 &&
+		       s->seg[SEG_TR].sel == TR1,
 	       "a TSS that is too short: #TS(TSS) in the old task");
 
 	setup(P32);
 	make_tss2();
 	put(TSS2 + 0x50, READ_ONLY, 4);
 	r = STEP("\xea\x00\x00\x00\x00\x70\x00");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == READ_ONLY && s->seg[SEG_TR].sel == TR2 &&
-		       s->rip == HANDLER + 0x77,
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_TS && m.e.fault.error == READ_ONLY &&
+		       s->seg[SEG_TR].sel == TR2 && s->rip == HANDLER + 0x77,
 	       "a wrong SS in the new task: #TS(SS) in the new task");
 
 	setup(P32);
 	make_tss2();
 	put(TSS2 + 0x4c, ABSENT_CODE, 4);
 	r = STEP("\xea\x00\x00\x00\x00\x70\x00");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_NP && m.e.fault.error == ABSENT_CODE && s->seg[SEG_TR].sel == TR2,
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_NP && m.e.fault.error == ABSENT_CODE &&
+		       s->seg[SEG_TR].sel == TR2,
 	       "absent code in the new task: #NP(CS)");
 
 	setup(P32);
 	make_tss2();
 	put(TSS2 + 0x64, 1, 2);
 	r = STEP("\xea\x00\x00\x00\x00\x70\x00");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_DB && m.e.fault.payload == DR6_BT && s->rip == HANDLER + 0x77,
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_DB && m.e.fault.payload == DR6_BT &&
+		       s->rip == HANDLER + 0x77,
 	       "the T bit: a debug trap before the new task's first instruction");
 
 	setup(P32);
@@ -790,12 +867,12 @@ static void test_tasks(void)
 	put(TSS16 + 0x26, DS0, 2);
 	put(TSS16 + 0x28, DS0, 2);
 	r = STEP("\xea\x00\x00\x00\x00\x78\x00");
-	tap_ok(r == X86_CONTINUE && s->rip == 0x4321 && (u16)s->gpr[REG_AX] == 0xbeef && s->mode == X86_MODE_PROT16 &&
-		       s->seg[SEG_CS].sel == CS16,
+	tap_ok(r == X86_CONTINUE && s->rip == 0x4321 && (u16)s->gpr[REG_AX] == 0xbeef &&
+		       s->mode == X86_MODE_PROT16 && s->seg[SEG_CS].sel == CS16,
 	       "JMP to a 16-bit TSS");
 }
 
-/* ---- system calls, flags, shadows ------------------------------------------------------------------------------ */
+/* ---- system calls, flags, shadows ----------------------------------------------------------- */
 
 static void test_system(void)
 {
@@ -808,15 +885,17 @@ static void test_system(void)
 	s->sfmask = RFLAGS_IF | RFLAGS_TF | RFLAGS_DF;
 	s->rflags |= RFLAGS_DF | RFLAGS_RF;
 	r = STEP("\x0f\x05");
-	tap_ok(r == X86_CONTINUE && s->rip == 0xffffffff81000000ULL && s->gpr[REG_CX] == CODE + 2 && s->gpr[REG_R11] == 0x602 &&
-		       s->cpl == 0 && s->seg[SEG_CS].sel == CS64 && s->seg[SEG_SS].sel == CS64 + 8 && s->rflags == 2,
+	tap_ok(r == X86_CONTINUE && s->rip == 0xffffffff81000000ULL && s->gpr[REG_CX] == CODE + 2 &&
+		       s->gpr[REG_R11] == 0x602 && s->cpl == 0 && s->seg[SEG_CS].sel == CS64 &&
+		       s->seg[SEG_SS].sel == CS64 + 8 && s->rflags == 2,
 	       "SYSCALL");
 	s->rip = CODE;
 	s->gpr[REG_R11] = 0x40ed7 | RFLAGS_RF | RFLAGS_VM;
 	s->gpr[REG_CX] = 0x7fff00001234;
 	r = STEP("\x48\x0f\x07");
-	tap_ok(r == X86_CONTINUE && s->rip == 0x7fff00001234 && s->cpl == 3 && s->seg[SEG_CS].sel == 0x43 &&
-		       s->seg[SEG_SS].sel == 0x3b && s->rflags == 0x40ed7,
+	tap_ok(r == X86_CONTINUE && s->rip == 0x7fff00001234 && s->cpl == 3 &&
+		       s->seg[SEG_CS].sel == 0x43 && s->seg[SEG_SS].sel == 0x3b &&
+		       s->rflags == 0x40ed7,
 	       "SYSRETQ: selectors from STAR, VM and RF never set");
 
 	setup(U32);
@@ -834,21 +913,23 @@ static void test_system(void)
 	s->sysenter_eip = 0xffffffff81000000ULL;
 	s->sysenter_esp = 0xffffffff82000000ULL;
 	r = STEP("\x0f\x34");
-	tap_ok(r == X86_CONTINUE && s->rip == 0xffffffff81000000ULL && s->gpr[REG_SP] == 0xffffffff82000000ULL && s->cpl == 0 &&
+	tap_ok(r == X86_CONTINUE && s->rip == 0xffffffff81000000ULL &&
+		       s->gpr[REG_SP] == 0xffffffff82000000ULL && s->cpl == 0 &&
 		       !(s->rflags & RFLAGS_IF) && s->mode == X86_MODE_LONG,
 	       "SYSENTER");
 	s->rip = CODE;
 	s->gpr[REG_DX] = 0x401000;
 	s->gpr[REG_CX] = 0x7fff0000;
 	r = STEP("\x48\x0f\x35");
-	tap_ok(r == X86_CONTINUE && s->rip == 0x401000 && s->gpr[REG_SP] == 0x7fff0000 && s->cpl == 3 &&
-		       s->seg[SEG_CS].sel == ((CS64 + 32) | 3),
+	tap_ok(r == X86_CONTINUE && s->rip == 0x401000 && s->gpr[REG_SP] == 0x7fff0000 &&
+		       s->cpl == 3 && s->seg[SEG_CS].sel == ((CS64 + 32) | 3),
 	       "SYSEXIT");
 
 	setup(L64);
 	s->rflags &= ~RFLAGS_IF;
 	r = STEP("\xfb");
-	tap_ok(r == X86_CONTINUE && s->shadow == SHADOW_STI, "STI holds interrupts for one instruction");
+	tap_ok(r == X86_CONTINUE && s->shadow == SHADOW_STI,
+	       "STI holds interrupts for one instruction");
 	r = STEP("\xfb");
 	tap_ok(r == X86_CONTINUE && !s->shadow, "STI again does not");
 
@@ -856,51 +937,62 @@ static void test_system(void)
 	s->gpr[REG_AX] = DS0;
 	s->rflags |= RFLAGS_TF;
 	r = STEP("\x8e\xd0");
-	tap_ok(r == X86_CONTINUE && s->shadow == SHADOW_MOVSS && !m.e.tf_at_start, "MOV SS holds interrupts and single-step traps");
+	tap_ok(r == X86_CONTINUE && s->shadow == SHADOW_MOVSS && !m.e.tf_at_start,
+	       "MOV SS holds interrupts and single-step traps");
 	r = STEP("\x90");
-	tap_ok(r == X86_CONTINUE && !s->shadow && m.e.tf_at_start, "the instruction after MOV SS is followed by its trap");
+	tap_ok(r == X86_CONTINUE && !s->shadow && m.e.tf_at_start,
+	       "the instruction after MOV SS is followed by its trap");
 
 	setup(U32);
 	s->cr4 |= CR4_PVI;
 	s->rflags |= RFLAGS_VIP;
 	r = STEP("\xfb");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP, "STI with PVI and VIP pending: #GP(0)");
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP,
+	       "STI with PVI and VIP pending: #GP(0)");
 
 	setup(U32);
 	put(STACK3, 0x3202 | RFLAGS_NT | RFLAGS_AC, 4);
 	s->rflags = 2;
 	r = STEP("\x9d");
-	tap_ok(r == X86_CONTINUE && s->rflags == (2 | RFLAGS_NT | RFLAGS_AC), "POPF at CPL 3 changes neither IF nor IOPL");
+	tap_ok(r == X86_CONTINUE && s->rflags == (2 | RFLAGS_NT | RFLAGS_AC),
+	       "POPF at CPL 3 changes neither IF nor IOPL");
 
 	setup(L64);
 	s->seg[SEG_GS].base = 1;
 	s->kernel_gs_base = 2;
 	before = m.mode_changes;
 	r = STEP("\x0f\x01\xf8");
-	tap_ok(r == X86_CONTINUE && s->seg[SEG_GS].base == 2 && s->kernel_gs_base == 1 && m.mode_changes > before, "SWAPGS");
+	tap_ok(r == X86_CONTINUE && s->seg[SEG_GS].base == 2 && s->kernel_gs_base == 1 &&
+		       m.mode_changes > before,
+	       "SWAPGS");
 
 	setup(P32);
 	s->gpr[REG_AX] = LDT_SEL;
 	r = STEP("\x0f\x00\xd0");
-	tap_ok(r == X86_CONTINUE && s->seg[SEG_LDTR].base == LDT && s->seg[SEG_LDTR].limit == 15, "LLDT");
+	tap_ok(r == X86_CONTINUE && s->seg[SEG_LDTR].base == LDT && s->seg[SEG_LDTR].limit == 15,
+	       "LLDT");
 	s->gpr[REG_AX] = 0xc;
 	r = STEP("\x8e\xd8");
-	tap_ok(r == X86_CONTINUE && s->seg[SEG_DS].sel == 0xc && (get(LDT + 13, 1) & 1), "a segment from the LDT, now accessed");
+	tap_ok(r == X86_CONTINUE && s->seg[SEG_DS].sel == 0xc && (get(LDT + 13, 1) & 1),
+	       "a segment from the LDT, now accessed");
 	s->gpr[REG_AX] = 0x14;
 	r = STEP("\x8e\xd8");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP && m.e.fault.error == 0x14, "beyond the LDT's limit: #GP(selector)");
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP && m.e.fault.error == 0x14,
+	       "beyond the LDT's limit: #GP(selector)");
 
 	setup(L64);
 	put(GDT + TR2 + 8, 0xffff8000, 8);
 	s->gpr[REG_AX] = TR2;
 	r = STEP("\x0f\x00\xd8");
-	tap_ok(r == X86_CONTINUE && s->seg[SEG_TR].base == (0xffff800000000000ULL | TSS2) && (get(GDT + TR2 + 5, 1) & 2),
+	tap_ok(r == X86_CONTINUE && s->seg[SEG_TR].base == (0xffff800000000000ULL | TSS2) &&
+		       (get(GDT + TR2 + 5, 1) & 2),
 	       "LTR in long mode: a 64-bit base, busy");
 
 	setup(P32);
 	s->gpr[REG_CX] = CS0;
 	r = STEP("\x0f\x02\xc1");
-	tap_ok(r == X86_CONTINUE && (s->rflags & RFLAGS_ZF) && s->gpr[REG_AX] == 0x00cf9a00, "LAR shows the rights, not the limit");
+	tap_ok(r == X86_CONTINUE && (s->rflags & RFLAGS_ZF) && s->gpr[REG_AX] == 0x00cf9a00,
+	       "LAR shows the rights, not the limit");
 	s->gpr[REG_CX] = SMALL;
 	r = STEP("\x0f\x03\xc1");
 	tap_ok(r == X86_CONTINUE && (s->rflags & RFLAGS_ZF) && s->gpr[REG_AX] == 0xff, "LSL");
@@ -914,7 +1006,8 @@ static void test_system(void)
 	put(DATA, 0x12345678001fULL, 8);
 	s->gpr[REG_BX] = DATA;
 	r = STEP("\x66\x0f\x01\x13");
-	tap_ok(r == X86_CONTINUE && s->gdt.limit == 0x1f && s->gdt.base == 0x345678, "LGDT of 16 bits takes 24 bits of base");
+	tap_ok(r == X86_CONTINUE && s->gdt.limit == 0x1f && s->gdt.base == 0x345678,
+	       "LGDT of 16 bits takes 24 bits of base");
 
 	setup(P32);
 	r = STEP("\xf4");
@@ -923,14 +1016,16 @@ static void test_system(void)
 	setup(P32);
 	s->seg[SEG_CS].limit = CODE + 2;
 	r = STEP("\xb8\x01\x00\x00\x00");
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP, "an instruction across the limit of CS: #GP(0)");
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_GP,
+	       "an instruction across the limit of CS: #GP(0)");
 
 	setup(L64);
 	s->rip = CODE + 0xffe;
 	m.rights[(CODE >> 12) + 1] = PAGE_NONE;
 	memcpy(machine_at(&m, s->rip, 2), "\xb8\x01", 2);
 	r = emul_step(&m.e);
-	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_PF && m.e.fault.payload == CODE + 0x1000 && (m.e.fault.error & PFERR_I),
+	tap_ok(r == X86_FAULT && m.e.fault.vector == VEC_PF && m.e.fault.payload == CODE + 0x1000 &&
+		       (m.e.fault.error & PFERR_I),
 	       "an instruction into a missing page: CR2 is that page");
 	memcpy(machine_at(&m, s->rip, 2), "\x90\x90", 2);
 	r = emul_step(&m.e);
@@ -941,23 +1036,25 @@ static void test_system(void)
 	s->gpr[REG_CX] = 5;
 	m.rights[(DATA >> 12) + 1] = PAGE_READ;
 	r = STEP("\xf3\xaa");
-	tap_ok(r == X86_FAULT && m.e.fault.payload == DATA + 0x1000 && s->gpr[REG_CX] == 3 && s->gpr[REG_DI] == DATA + 0x1000 &&
-		       s->rip == CODE,
+	tap_ok(r == X86_FAULT && m.e.fault.payload == DATA + 0x1000 && s->gpr[REG_CX] == 3 &&
+		       s->gpr[REG_DI] == DATA + 0x1000 && s->rip == CODE,
 	       "REP STOS stops at the element that faults");
 	m.rights[(DATA >> 12) + 1] = PAGE_WRITE;
 	r = STEP("\xf3\xaa");
-	tap_ok(r == X86_CONTINUE && s->gpr[REG_CX] == 0 && s->rip == CODE + 2, "and goes on from there");
+	tap_ok(r == X86_CONTINUE && s->gpr[REG_CX] == 0 && s->rip == CODE + 2,
+	       "and goes on from there");
 
 	setup(L64);
 	s->rflags |= RFLAGS_TF;
 	s->gpr[REG_DI] = DATA;
 	s->gpr[REG_CX] = 2;
 	r = STEP("\xf3\xaa");
-	tap_ok(r == X86_CONTINUE && s->gpr[REG_CX] == 1 && s->rip == CODE && m.e.tf_at_start && (s->rflags & RFLAGS_RF),
+	tap_ok(r == X86_CONTINUE && s->gpr[REG_CX] == 1 && s->rip == CODE && m.e.tf_at_start &&
+		       (s->rflags & RFLAGS_RF),
 	       "single-stepping stops REP after each element, RF set");
 }
 
-/* ---- SMM ------------------------------------------------------------------------------------------------------- */
+/* ---- SMM ------------------------------------------------------------------------------------ */
 
 static void test_smm(void)
 {
@@ -972,11 +1069,13 @@ static void test_smm(void)
 	s->cr3 = 0x5000;
 	before = *s;
 	r = emul_smm_enter(&m.e, smbase, true, true);
-	tap_ok(r == X86_CONTINUE && s->smm && s->mode == X86_MODE_REAL && s->rip == 0x8000 && s->seg[SEG_CS].base == 0x30000 &&
-		       s->seg[SEG_CS].sel == 0x3000 && s->nmi_masked && !s->efer,
+	tap_ok(r == X86_CONTINUE && s->smm && s->mode == X86_MODE_REAL && s->rip == 0x8000 &&
+		       s->seg[SEG_CS].base == 0x30000 && s->seg[SEG_CS].sel == 0x3000 &&
+		       s->nmi_masked && !s->efer,
 	       "SMM begins in big real mode at SMBASE + 8000");
-	tap_ok(get(0x3fefc, 4) == 0x20064 && get(0x3ff00, 4) == 0x30000 && get(0x3ff78, 8) == CODE &&
-		       get(0x3ff80, 8) == 0xabcdef && get(0x3fed0, 8) == (EFER_LME | EFER_LMA | EFER_SCE) && get(0x3fec9, 1) == 1,
+	tap_ok(get(0x3fefc, 4) == 0x20064 && get(0x3ff00, 4) == 0x30000 &&
+		       get(0x3ff78, 8) == CODE && get(0x3ff80, 8) == 0xabcdef &&
+		       get(0x3fed0, 8) == (EFER_LME | EFER_LMA | EFER_SCE) && get(0x3fec9, 1) == 1,
 	       "the 64-bit map: revision, SMBASE, RIP, R15, EFER, auto-halt");
 	put(0x3ff00, 0x40000, 4);
 	r = emul_smm_leave(&m.e, &smbase, true, &hlt);
@@ -987,11 +1086,13 @@ static void test_smm(void)
 	setup(P32);
 	before = *s;
 	r = emul_smm_enter(&m.e, smbase, false, false);
-	tap_ok(r == X86_CONTINUE && get(0x3fefc, 4) == 0x20000 && get(0x3fff0, 4) == CODE && get(0x3ffac, 4) == CS0,
+	tap_ok(r == X86_CONTINUE && get(0x3fefc, 4) == 0x20000 && get(0x3fff0, 4) == CODE &&
+		       get(0x3ffac, 4) == CS0,
 	       "the 32-bit map: revision, EIP, CS");
 	r = emul_smm_leave(&m.e, &smbase, false, &hlt);
-	tap_ok(r == X86_CONTINUE && !hlt && s->rip == before.rip && !memcmp(s->seg, before.seg, sizeof(before.seg)) &&
-		       s->cr0 == before.cr0 && s->mode == X86_MODE_PROT32,
+	tap_ok(r == X86_CONTINUE && !hlt && s->rip == before.rip &&
+		       !memcmp(s->seg, before.seg, sizeof(before.seg)) && s->cr0 == before.cr0 &&
+		       s->mode == X86_MODE_PROT32,
 	       "RSM restores it");
 
 	setup(L64);

@@ -1,14 +1,16 @@
 /*
- * The emulator's frame: fetch, checks common to all instructions, dispatch, commit; and the ways to memory that every
- * handler uses: effective addresses (SDM 1 3.7.5), segmentation (SDM 3A 5.3 to 5.5) and the stack. See emul.h.
+ * The emulator's frame: fetch, checks common to all instructions, dispatch, commit; and the ways to
+ * memory that every handler uses: effective addresses (SDM 1 3.7.5), segmentation (SDM 3A 5.3
+ * to 5.5) and the stack. See emul.h.
  */
 #include "core/x86/emul/emul_priv.h"
 
-/* ---- faults ---------------------------------------------------------------------------------------------------- */
+/* ---- faults --------------------------------------------------------------------------------- */
 
 /* Which exceptions push an error code, SDM 3A table 6-1. */
-#define VECTORS_WITH_ERROR                                                                                             \
-	(BIT64(VEC_DF) | BIT64(VEC_TS) | BIT64(VEC_NP) | BIT64(VEC_SS) | BIT64(VEC_GP) | BIT64(VEC_PF) | BIT64(VEC_AC))
+#define VECTORS_WITH_ERROR                                                               \
+	(BIT64(VEC_DF) | BIT64(VEC_TS) | BIT64(VEC_NP) | BIT64(VEC_SS) | BIT64(VEC_GP) | \
+	 BIT64(VEC_PF) | BIT64(VEC_AC))
 
 enum x86_result emul_fault_code(struct emul *e, u8 vector, u32 error)
 {
@@ -34,7 +36,7 @@ enum x86_result emul_page_fault(struct emul *e, u64 la, u32 error)
 	return X86_FAULT;
 }
 
-/* ---- addresses ------------------------------------------------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------------------------------ */
 
 u64 emul_effective_address(const struct emul *e, const struct insn *in)
 {
@@ -52,8 +54,10 @@ u64 emul_effective_address(const struct emul *e, const struct insn *in)
 	return in->addrsize == 2 ? (u16)a : a;
 }
 
-/* Limit and, in protected mode, rights. @len > 0. Expand-down segments are valid above the limit (SDM 3A 5.3). */
-static bool segment_allows(const struct x86_segment *seg, bool rights, u64 ea, unsigned len, bool write)
+/* Limit and, in protected mode, rights. @len > 0. Expand-down segments are valid above the limit
+ * (SDM 3A 5.3). */
+static bool segment_allows(const struct x86_segment *seg, bool rights, u64 ea, unsigned len,
+			   bool write)
 {
 	u64 last = ea + len - 1;
 
@@ -77,21 +81,23 @@ enum x86_result emul_linear(struct emul *e, unsigned seg, u64 ea, unsigned len, 
 		if (seg >= SEG_FS)
 			a += s->seg[seg].base;
 		*la = a;
-		if (unlikely(!emul_canonical(s, a) || (len && !emul_canonical(s, a + len - 1))) && len)
+		if (unlikely(!emul_canonical(s, a) || (len && !emul_canonical(s, a + len - 1))) &&
+		    len)
 			return emul_fault_code(e, seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 	} else {
 		*la = (u32)(s->seg[seg].base + ea);
 		if (len && !segment_allows(&s->seg[seg], emul_protected(s), ea, len, write))
 			return emul_fault_code(e, seg == SEG_SS ? VEC_SS : VEC_GP, 0);
 	}
-	/* Alignment checks exist at CPL 3 alone; sizes that are no power of two are aligned by their element. */
-	if (unlikely(s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM) && s->cpl == 3 && len > 1 && len <= 8 &&
-	    (*la & ((len & -len) - 1)))
+	/* Alignment checks exist at CPL 3 alone; sizes that are no power of two are aligned by
+	 * their element. */
+	if (unlikely(s->rflags & RFLAGS_AC) && (s->cr0 & CR0_AM) && s->cpl == 3 && len > 1 &&
+	    len <= 8 && (*la & ((len & -len) - 1)))
 		return emul_fault_code(e, VEC_AC, 0);
 	return X86_CONTINUE;
 }
 
-/* ---- stack ----------------------------------------------------------------------------------------------------- */
+/* ---- stack ---------------------------------------------------------------------------------- */
 
 void emul_set_sp(struct x86_state *s, unsigned width, u64 sp)
 {
@@ -135,7 +141,8 @@ void emul_frame_init(struct emul *e, struct emul_frame *f, unsigned size)
 	f->n = 0;
 }
 
-static enum x86_result frame_linear(struct emul *e, struct emul_frame *f, u64 sp, unsigned len, u64 *la)
+static enum x86_result frame_linear(struct emul *e, struct emul_frame *f, u64 sp, unsigned len,
+				    u64 *la)
 {
 	if (f->wide) {
 		*la = sp;
@@ -143,7 +150,7 @@ static enum x86_result frame_linear(struct emul *e, struct emul_frame *f, u64 sp
 			return emul_fault_code(e, VEC_SS, f->error);
 		return X86_CONTINUE;
 	}
-	*la = (u32)(f->ss.base + sp);
+	* la = (u32)(f->ss.base + sp);
 	if (!segment_allows(&f->ss, f->rights, sp, len, true))
 		return emul_fault_code(e, VEC_SS, f->error);
 	return X86_CONTINUE;
@@ -190,10 +197,11 @@ enum x86_result emul_frame_commit(struct emul *e, struct emul_frame *f)
 	return X86_CONTINUE;
 }
 
-/* ---- executing ------------------------------------------------------------------------------------------------- */
+/* ---- executing ------------------------------------------------------------------------------ */
 
 /* The rare checks, SDM 2A's "Exceptions": undefined here, then not permitted here. */
-static enum x86_result check_flags(struct emul *e, const struct insn *in, const struct emul_entry *entry)
+static enum x86_result check_flags(struct emul *e, const struct insn *in,
+				   const struct emul_entry *entry)
 {
 	const struct x86_state *s = e->s;
 
@@ -259,8 +267,8 @@ enum x86_result emul_insn(struct emul *e)
 }
 
 /*
- * Up to @len bytes of code from offset @ip + @done on. Fewer where the segment ends: then the CPU knows only when it
- * needs the missing byte, so *@len says how many there were.
+ * Up to @len bytes of code from offset @ip + @done on. Fewer where the segment ends: then the CPU
+ * knows only when it needs the missing byte, so *@len says how many there were.
  */
 static enum x86_result fetch_part(struct emul *e, u64 ip, u8 *buf, unsigned done, unsigned *len)
 {
@@ -290,7 +298,9 @@ static enum x86_result fetch_part(struct emul *e, u64 ip, u8 *buf, unsigned done
 enum x86_result emul_step(struct emul *e)
 {
 	struct x86_state *s = e->s;
-	enum insn_mode mode = s->mode == X86_MODE_LONG ? MODE_64 : s->seg[SEG_CS].ar & AR_DB ? MODE_32 : MODE_16;
+	enum insn_mode mode = s->mode == X86_MODE_LONG	  ? MODE_64
+			      : s->seg[SEG_CS].ar & AR_DB ? MODE_32
+							  : MODE_16;
 	u64 la = s->mode == X86_MODE_LONG ? s->rip : (u32)(s->seg[SEG_CS].base + s->rip);
 	unsigned in_page = 0x1000 - (la & 0xfff), have = MIN(in_page, INSN_MAX_LEN), more;
 	u8 buf[INSN_MAX_LEN];

@@ -1,14 +1,15 @@
 /*
- * The emulator: what one instruction, or one event, does to a processor's state. It knows nothing of VMs: everything
- * beyond struct x86_state goes through struct emul_ops. The kernel modules use it for MMIO, string I/O and real mode;
- * lite for everything it does not translate; the tests against the real CPU.
+ * The emulator: what one instruction, or one event, does to a processor's state. It knows nothing
+ * of VMs: everything beyond struct x86_state goes through struct emul_ops. The kernel modules use it
+ * for MMIO, string I/O and real mode; lite for everything it does not translate; the tests against
+ * the real CPU.
  *
  *	struct emul e = { .s = &state, .ops = &my_ops };
  *	switch (emul_step(&e)) {
  *	case X86_FAULT: emul_deliver_event(&e, &e.fault); ...
  *
- * Rule that makes everything restartable: a handler changes no state before its last operation that can return
- * anything but X86_CONTINUE. String instructions commit after every element.
+ * Rule that makes everything restartable: a handler changes no state before its last operation that
+ * can return anything but X86_CONTINUE. String instructions commit after every element.
  */
 #ifndef CORE_X86_EMUL_EMUL_H
 #define CORE_X86_EMUL_EMUL_H
@@ -19,28 +20,35 @@
 struct emul;
 
 /* Access kinds handed to read/write/cmpxchg, beside the direction. */
-#define EMUL_ACC_SYSTEM 1 /* implicit supervisor access (descriptor tables, TSS), whatever CPL is */
+#define EMUL_ACC_SYSTEM 1 /* implicit supervisor access (descriptor tables, TSS), whatever CPL is \
+			   */
 #define EMUL_ACC_RMW	2 /* a read that a write to the same place follows: needs write permission */
 #define EMUL_ACC_LOCKED 4 /* part of a locked operation */
 
 /*
- * Every op that returns enum x86_result records its exception with emul_fault() before it returns X86_FAULT.
- * Linear addresses are after segmentation, canonical or 32-bit wrapped already.
+ * Every op that returns enum x86_result records its exception with emul_fault() before it returns
+ * X86_FAULT. Linear addresses are after segmentation, canonical or 32-bit wrapped already.
  */
 struct emul_ops {
-	/* Up to 64 bytes at linear address @la, may cross a page; nothing is written unless all of it can be. */
+	/* Up to 64 bytes at linear address @la, may cross a page; nothing is written unless all of
+	 * it can be. */
 	enum x86_result (*fetch)(struct emul *e, u64 la, void *buf, unsigned len);
 	enum x86_result (*read)(struct emul *e, u64 la, void *buf, unsigned len, unsigned acc);
-	enum x86_result (*write)(struct emul *e, u64 la, const void *buf, unsigned len, unsigned acc);
-	/* Compare and exchange @len (1, 2, 4, 8, 16) bytes atomically towards other vCPUs, even across a cache line. *@old
-	 * receives what was there; *@done whether it was exchanged. Needs write permission either way. @acc as for write. */
-	enum x86_result (*cmpxchg)(struct emul *e, u64 la, void *old, const void *new, unsigned len, unsigned acc, bool *done);
-	/* Would an access of @len at @la fault? (ENTER, task switches, XSAVE: probes before committing.) */
+	enum x86_result (*write)(struct emul *e, u64 la, const void *buf, unsigned len,
+				 unsigned acc);
+	/* Compare and exchange @len (1, 2, 4, 8, 16) bytes atomically towards other vCPUs, even
+	 * across a cache line. *@old receives what was there; *@done whether it was exchanged.
+	 * Needs write permission either way. @acc as for write. */
+	enum x86_result (*cmpxchg)(struct emul *e, u64 la, void *old, const void *new, unsigned len,
+				   unsigned acc, bool *done);
+	/* Would an access of @len at @la fault? (ENTER, task switches, XSAVE: probes before
+	 * committing.) */
 	enum x86_result (*probe)(struct emul *e, u64 la, unsigned len, bool write, unsigned acc);
 	/* Ports; permission was checked. One element of @size 1, 2, 4 bytes. */
 	enum x86_result (*in)(struct emul *e, u16 port, unsigned size, u32 *value);
 	enum x86_result (*out)(struct emul *e, u16 port, unsigned size, u32 value);
-	/* Rules of these registers are the implementer's (core/x86/cr.c, msr.c): #GP and side effects (TLB, mode). CR0/3/4/8. */
+	/* Rules of these registers are the implementer's (core/x86/cr.c, msr.c): #GP and side
+	 * effects (TLB, mode). CR0/3/4/8. */
 	enum x86_result (*set_cr)(struct emul *e, unsigned cr, u64 value);
 	enum x86_result (*get_cr)(struct emul *e, unsigned cr, u64 *value);
 	enum x86_result (*set_dr)(struct emul *e, unsigned dr, u64 value);
@@ -48,7 +56,8 @@ struct emul_ops {
 	enum x86_result (*set_msr)(struct emul *e, u32 index, u64 value);
 	enum x86_result (*set_xcr)(struct emul *e, u32 index, u64 value);
 	enum x86_result (*rdpmc)(struct emul *e, u32 index, u64 *value);
-	void (*cpuid)(struct emul *e, u32 regs[4]); /* in: eax, ecx in [0], [2]; out: eax ebx ecx edx */
+	void (*cpuid)(struct emul *e,
+		      u32 regs[4]); /* in: eax, ecx in [0], [2]; out: eax ebx ecx edx */
 	bool (*has_feature)(struct emul *e, u32 feature); /* X86_FEATURE_* of core/x86/cpuid.h */
 	u64 (*rdtsc)(struct emul *e);
 	void (*invlpg)(struct emul *e, u64 la);
@@ -57,20 +66,23 @@ struct emul_ops {
 	enum x86_result (*pause)(struct emul *e);
 	enum x86_result (*hypercall)(struct emul *e);
 	enum x86_result (*wbinvd)(struct emul *e);
-	/* SIMD, x87, XSAVE family: run the decoded instruction on the guest's register image. X86_UNHANDLED in the kernel. */
+	/* SIMD, x87, XSAVE family: run the decoded instruction on the guest's register image.
+	 * X86_UNHANDLED in the kernel. */
 	enum x86_result (*native)(struct emul *e, const struct insn *insn);
 	/* SMM: RSM, SDM 3C 31.7; see emul_smm_leave() */
 	enum x86_result (*rsm)(struct emul *e);
 	/* Optional, all below. IRET ends NMI blocking. */
 	void (*nmi_unmasked)(struct emul *e);
-	/* The mode, CPL or a segment changed (cached translations keyed by them); after SMM entry, RSM and task switches CR0, CR3,
-	 * CR4 and EFER too. */
+	/* The mode, CPL or a segment changed (cached translations keyed by them); after SMM entry,
+	 * RSM and task switches CR0, CR3, CR4 and EFER too. */
 	void (*mode_changed)(struct emul *e);
-	/* One element of a repeated string instruction is committed: answers of the client that it consumed are no longer needed.
-	 * True: stop here; the instruction returns X86_CONTINUE with RIP unmoved and goes on when it is executed again. Without
-	 * this hook it stops after EMUL_STRING_BATCH elements. */
+	/* One element of a repeated string instruction is committed: answers of the client that it
+	 * consumed are no longer needed. True: stop here; the instruction returns X86_CONTINUE with
+	 * RIP unmoved and goes on when it is executed again. Without this hook it stops after
+	 * EMUL_STRING_BATCH elements. */
 	bool (*element_done)(struct emul *e);
-	/* RDRAND (@seed: RDSEED): false when there is none now. Without this op they are undefined. */
+	/* RDRAND (@seed: RDSEED): false when there is none now. Without this op they are undefined.
+	 */
 	bool (*random)(struct emul *e, bool seed, u64 *value);
 };
 
@@ -80,13 +92,15 @@ struct emul {
 	struct x86_state *s;
 	const struct emul_ops *ops;
 	struct insn insn;	/* decoded by emul_step() */
-	const struct insn *cur;	/* the one being executed, for ops that want to know */
-	u64 next_rip;		/* committed to s->rip when the handler returned X86_CONTINUE or X86_EXIT */
+	const struct insn *cur; /* the one being executed, for ops that want to know */
+	u64 next_rip; /* committed to s->rip when the handler returned X86_CONTINUE or X86_EXIT */
 	struct x86_event fault; /* valid after X86_FAULT */
-	bool tf_at_start;	/* after an instruction: a #DB trap (DR6.BS) follows it. RFLAGS.TF when it began, mostly */
-	u8 after;		/* the handler's wishes for the commit: EMUL_AFTER_* */
-	bool task_switched;	/* a fault came after the commit point of a task switch: it belongs to the new task */
-	u8 ext;			/* while an event is delivered: the EXT bit of error codes */
+	bool tf_at_start; /* after an instruction: a #DB trap (DR6.BS) follows it. RFLAGS.TF when it
+			     began, mostly */
+	u8 after;	  /* the handler's wishes for the commit: EMUL_AFTER_* */
+	bool task_switched; /* a fault came after the commit point of a task switch: it belongs to
+			       the new task */
+	u8 ext;		    /* while an event is delivered: the EXT bit of error codes */
 };
 
 /* @after: the low bits are the new interrupt shadow (SHADOW_*) */
@@ -101,39 +115,48 @@ enum x86_result emul_page_fault(struct emul *e, u64 la, u32 error);
 /** Fetches, decodes and executes the instruction at CS:RIP. */
 enum x86_result emul_step(struct emul *e);
 /**
- * Executes @insn, already decoded and located at CS:RIP, wherever it is kept: a cache of decoded instructions need not copy.
- * Clears RFLAGS.RF and the interrupt shadow unless the instruction sets them.
+ * Executes @insn, already decoded and located at CS:RIP, wherever it is kept: a cache of decoded
+ * instructions need not copy. Clears RFLAGS.RF and the interrupt shadow unless the instruction sets
+ * them.
  */
 enum x86_result emul_exec(struct emul *e, const struct insn *insn);
-/** Executes @e->insn, already decoded and located at CS:RIP. Clears the interrupt shadow unless the instruction sets one. */
+/** Executes @e->insn, already decoded and located at CS:RIP. Clears the interrupt shadow unless the
+ * instruction sets one. */
 enum x86_result emul_insn(struct emul *e);
 /**
- * Takes @ev through the IDT (or IVT, or a task gate) in whatever mode the processor is. Faults while it does so are
- * merged by SDM 3A table 6-5 into #DF and shutdown. Returns X86_CONTINUE, X86_RETRY, X86_SHUTDOWN.
+ * Takes @ev through the IDT (or IVT, or a task gate) in whatever mode the processor is. Faults
+ * while it does so are merged by SDM 3A table 6-5 into #DF and shutdown. Returns X86_CONTINUE,
+ * X86_RETRY, X86_SHUTDOWN.
  */
 enum x86_result emul_deliver_event(struct emul *e, const struct x86_event *ev);
 
-/* ---- for implementers of ops->native and fast handlers --------------------------------------------------------- */
+/* ---- for implementers of ops->native and fast handlers -------------------------------------- */
 
-/** The effective address (offset in its segment) of @insn's memory operand, truncated to the address size. Not for VSIB. */
+/** The effective address (offset in its segment) of @insn's memory operand, truncated to the
+ * address size. Not for VSIB. */
 u64 emul_effective_address(const struct emul *e, const struct insn *insn);
 /**
- * Segmentation: the linear address of @len bytes (0: no access, no checks) at @seg:@ea, with the limit, rights and canonical
- * checks of the mode and, at CPL 3 with CR0.AM and RFLAGS.AC, the alignment check. @write: needs write rights.
- * X86_CONTINUE, or X86_FAULT with #GP(0), #SS(0) or #AC(0).
+ * Segmentation: the linear address of @len bytes (0: no access, no checks) at @seg:@ea, with the
+ * limit, rights and canonical checks of the mode and, at CPL 3 with CR0.AM and RFLAGS.AC, the
+ * alignment check. @write: needs write rights. X86_CONTINUE, or X86_FAULT with #GP(0), #SS(0) or
+ * #AC(0).
  */
-enum x86_result emul_linear(struct emul *e, unsigned seg, u64 ea, unsigned len, bool write, u64 *la);
-/** Whether CR0, CR4 and XCR0 allow @insn's state (x87 ... AVX-512): X86_CONTINUE, or X86_FAULT with #UD or #NM. */
+enum x86_result emul_linear(struct emul *e, unsigned seg, u64 ea, unsigned len, bool write,
+			    u64 *la);
+/** Whether CR0, CR4 and XCR0 allow @insn's state (x87 ... AVX-512): X86_CONTINUE, or X86_FAULT with
+ * #UD or #NM. */
 enum x86_result emul_check_state(struct emul *e, const struct insn *insn);
 
-/* ---- system management mode, SDM 3C 31, APM 2 10 ---------------------------------------------------------------- */
+/* ---- system management mode, SDM 3C 31, APM 2 10 -------------------------------------------- */
 
 /**
- * Saves the state to SMRAM at @smbase + 0xfe00 (@long_mode: the CPU has long mode, AMD64's save-state map, else the 32-bit one) and
- * enters SMM at its entry point. @hlt: the processor was halted (auto-halt restart). X86_CONTINUE, or X86_SHUTDOWN.
+ * Saves the state to SMRAM at @smbase + 0xfe00 (@long_mode: the CPU has long mode, AMD64's
+ * save-state map, else the 32-bit one) and enters SMM at its entry point. @hlt: the processor was
+ * halted (auto-halt restart). X86_CONTINUE, or X86_SHUTDOWN.
  */
 enum x86_result emul_smm_enter(struct emul *e, u64 smbase, bool long_mode, bool hlt);
-/** RSM: the way back; *@smbase receives the possibly relocated base. X86_CONTINUE, or X86_SHUTDOWN when the saved state is invalid. */
+/** RSM: the way back; *@smbase receives the possibly relocated base. X86_CONTINUE, or X86_SHUTDOWN
+ * when the saved state is invalid. */
 enum x86_result emul_smm_leave(struct emul *e, u64 *smbase, bool long_mode, bool *hlt);
 
 #endif

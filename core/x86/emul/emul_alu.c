@@ -1,12 +1,13 @@
 /*
- * Integer arithmetic: ADD to CMP, INC to NEG, multiplication and division, BCD, ADX, XADD and CMPXCHG (SDM 2A, 2B). Flags that
- * the manual leaves undefined are computed as processors commonly do.
+ * Integer arithmetic: ADD to CMP, INC to NEG, multiplication and division, BCD, ADX, XADD and
+ * CMPXCHG (SDM 2A, 2B). Flags that the manual leaves undefined are computed as processors commonly
+ * do.
  */
 #include "core/x86/emul/emul_priv.h"
 
 #define SZP (RFLAGS_SF | RFLAGS_ZF | RFLAGS_PF)
 
-/* ---- two operands ---------------------------------------------------------------------------------------------- */
+/* ---- two operands --------------------------------------------------------------------------- */
 
 EMUL_INLINE u64 add_flags(unsigned size, u64 a, u64 b, u64 carry, u64 *flags)
 {
@@ -16,7 +17,7 @@ EMUL_INLINE u64 add_flags(unsigned size, u64 a, u64 b, u64 carry, u64 *flags)
 	f |= emul_flag(carry ? r <= a : r < a, RFLAGS_CF);
 	f |= (a ^ b ^ r) & RFLAGS_AF;
 	f |= emul_flag((a ^ r) & (b ^ r) & emul_sign(size), RFLAGS_OF);
-	*flags = (*flags & ~RFLAGS_ARITH) | f;
+	* flags = (*flags & ~RFLAGS_ARITH) | f;
 	return r;
 }
 
@@ -28,13 +29,13 @@ EMUL_INLINE u64 sub_flags(unsigned size, u64 a, u64 b, u64 borrow, u64 *flags)
 	f |= emul_flag(borrow ? a <= b : a < b, RFLAGS_CF);
 	f |= (a ^ b ^ r) & RFLAGS_AF;
 	f |= emul_flag((a ^ b) & (a ^ r) & emul_sign(size), RFLAGS_OF);
-	*flags = (*flags & ~RFLAGS_ARITH) | f;
+	* flags = (*flags & ~RFLAGS_ARITH) | f;
 	return r;
 }
 
 EMUL_INLINE u64 logic_flags(unsigned size, u64 r, u64 *flags)
 {
-	*flags = (*flags & ~RFLAGS_ARITH) | emul_szp(r, size);
+	* flags = (*flags & ~RFLAGS_ARITH) | emul_szp(r, size);
 	return r;
 }
 
@@ -75,7 +76,7 @@ EMUL_INLINE u64 alu_inc(unsigned size, u64 a, u64 b, u64 *flags)
 	u64 cf = *flags & RFLAGS_CF;
 
 	a = add_flags(size, a, 1, 0, flags);
-	*flags = (*flags & ~RFLAGS_CF) | cf;
+	* flags = (*flags & ~RFLAGS_CF) | cf;
 	return a;
 }
 EMUL_INLINE u64 alu_dec(unsigned size, u64 a, u64 b, u64 *flags)
@@ -83,7 +84,7 @@ EMUL_INLINE u64 alu_dec(unsigned size, u64 a, u64 b, u64 *flags)
 	u64 cf = *flags & RFLAGS_CF;
 
 	a = sub_flags(size, a, 1, 0, flags);
-	*flags = (*flags & ~RFLAGS_CF) | cf;
+	* flags = (*flags & ~RFLAGS_CF) | cf;
 	return a;
 }
 EMUL_INLINE u64 alu_neg(unsigned size, u64 a, u64 b, u64 *flags)
@@ -99,17 +100,17 @@ EMUL_INLINE u64 alu_not(unsigned size, u64 a, u64 b, u64 *flags)
 EMUL_INLINE enum x86_result source(struct emul *e, const struct insn *in, u64 *b)
 {
 	EMUL_TRY(emul_get(e, in, 1, b));
-	*b &= emul_mask(in->op[0].size);
+	* b &= emul_mask(in->op[0].size);
 	return X86_CONTINUE;
 }
 
-#define BINARY(name)                                                                                                   \
-	enum x86_result emul_##name(struct emul *e, const struct insn *in)                                             \
-	{                                                                                                              \
-		u64 b;                                                                                                 \
-                                                                                                                       \
-		EMUL_TRY(source(e, in, &b));                                                                           \
-		return emul_rmw(e, in, b, alu_##name);                                                                 \
+#define BINARY(name)                                                       \
+	enum x86_result emul_##name(struct emul *e, const struct insn *in) \
+	{                                                                  \
+		u64 b;                                                     \
+                                                                           \
+		EMUL_TRY(source(e, in, &b));                               \
+		return emul_rmw(e, in, b, alu_##name);                     \
 	}
 BINARY(add)
 BINARY(or)
@@ -119,12 +120,12 @@ BINARY(and)
 BINARY(sub)
 BINARY(xor)
 
-#define UNARY(name)                                                                                                    \
-	enum x86_result emul_##name(struct emul *e, const struct insn *in)                                             \
-	{                                                                                                              \
-		return emul_rmw(e, in, 0, alu_##name);                                                                 \
+#define UNARY(name)                                                        \
+	enum x86_result emul_##name(struct emul *e, const struct insn *in) \
+	{                                                                  \
+		return emul_rmw(e, in, 0, alu_##name);                     \
 	}
-UNARY(not)
+UNARY(not )
 UNARY(neg)
 UNARY(inc)
 UNARY(dec)
@@ -173,7 +174,7 @@ enum x86_result emul_adox(struct emul *e, const struct insn *in)
 	return add_with(e, in, RFLAGS_OF);
 }
 
-/* ---- exchange and compare -------------------------------------------------------------------------------------- */
+/* ---- exchange and compare ------------------------------------------------------------------- */
 
 enum x86_result emul_xadd(struct emul *e, const struct insn *in)
 {
@@ -192,12 +193,14 @@ enum x86_result emul_xadd(struct emul *e, const struct insn *in)
 		return X86_CONTINUE;
 	}
 	EMUL_TRY(emul_mem_la(e, in, size, true, &la));
-	EMUL_TRY(emul_read_int(e, la, size, in->lock ? EMUL_ACC_RMW | EMUL_ACC_LOCKED : EMUL_ACC_RMW, &a));
+	EMUL_TRY(emul_read_int(e, la, size,
+			       in->lock ? EMUL_ACC_RMW | EMUL_ACC_LOCKED : EMUL_ACC_RMW, &a));
 	do {
 		flags = e->s->rflags;
 		sum = alu_add(size, a, b, &flags);
 		if (in->lock)
-			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &a, &sum, size, EMUL_ACC_LOCKED, &done)));
+			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &a, &sum, size,
+							      EMUL_ACC_LOCKED, &done)));
 		else
 			EMUL_TRY(emul_write(e, la, &sum, size, 0));
 	} while (!done);
@@ -219,7 +222,8 @@ enum x86_result emul_cmpxchg(struct emul *e, const struct insn *in)
 		EMUL_TRY(emul_mem_la(e, in, size, true, &la));
 		if (in->lock) {
 			old = acc;
-			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &old, &src, size, EMUL_ACC_LOCKED, &done)));
+			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &old, &src, size,
+							      EMUL_ACC_LOCKED, &done)));
 		} else {
 			EMUL_TRY(emul_read_int(e, la, size, EMUL_ACC_RMW, &old));
 			EMUL_TRY(emul_write(e, la, old == acc ? &src : &old, size, 0));
@@ -255,10 +259,12 @@ static enum x86_result cmpxchg_pair(struct emul *e, const struct insn *in, unsig
 	if (in->lock) {
 		memcpy(old_bytes, &want[0], half);
 		memcpy(old_bytes + half, &want[1], half);
-		EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, old_bytes, new_bytes, 2 * half, EMUL_ACC_LOCKED, &same)));
+		EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, old_bytes, new_bytes, 2 * half,
+						      EMUL_ACC_LOCKED, &same)));
 	} else {
 		EMUL_TRY(emul_read(e, la, old_bytes, 2 * half, EMUL_ACC_RMW));
-		same = !memcmp(old_bytes, &want[0], half) && !memcmp(old_bytes + half, &want[1], half);
+		same = !memcmp(old_bytes, &want[0], half) &&
+		       !memcmp(old_bytes + half, &want[1], half);
 		EMUL_TRY(emul_write(e, la, same ? new_bytes : old_bytes, 2 * half, 0));
 	}
 	memcpy(&old[0], old_bytes, half);
@@ -281,7 +287,7 @@ enum x86_result emul_cmpxchg16b(struct emul *e, const struct insn *in)
 	return cmpxchg_pair(e, in, 8);
 }
 
-/* ---- multiplication -------------------------------------------------------------------------------------------- */
+/* ---- multiplication ------------------------------------------------------------------------- */
 
 /* CF = OF = @overflow; the rest is undefined: it stays as it was, as on AMD's processors. */
 static void mul_flags(struct x86_state *s, bool overflow)
@@ -353,7 +359,7 @@ enum x86_result emul_mulx(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- division -------------------------------------------------------------------------------------------------- */
+/* ---- division ------------------------------------------------------------------------------- */
 
 /* 128 by 64 bits; C's operator would call a library function. @high < @d. */
 static void divide128(u64 high, u64 low, u64 d, u64 *quotient, u64 *remainder)
@@ -430,7 +436,7 @@ enum x86_result emul_idiv(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- decimal --------------------------------------------------------------------------------------------------- */
+/* ---- decimal -------------------------------------------------------------------------------- */
 
 static enum x86_result decimal_adjust(struct emul *e, bool subtract)
 {
@@ -474,7 +480,8 @@ static enum x86_result ascii_adjust(struct emul *e, bool subtract)
 		ax = subtract ? ax - 0x106 : ax + 0x106;
 	ax &= 0xff0f;
 	emul_put_gpr(s, REG_AX, 2, ax);
-	emul_set_flags(s, emul_flag(adjust, RFLAGS_AF | RFLAGS_CF) | emul_szp(ax & 0xff, 1), RFLAGS_ARITH);
+	emul_set_flags(s, emul_flag(adjust, RFLAGS_AF | RFLAGS_CF) | emul_szp(ax & 0xff, 1),
+		       RFLAGS_ARITH);
 	return X86_CONTINUE;
 }
 

@@ -3,15 +3,17 @@
  */
 #include "core/x86/emul/emul_priv.h"
 
-/* ---- shifts and rotates ---------------------------------------------------------------------------------------- */
+/* ---- shifts and rotates --------------------------------------------------------------------- */
 
 /*
- * The count arrives masked to 5 or 6 bits and is not zero: a zero count changes neither flags nor operand, though memory
- * is still written. OF is defined for counts of one; for others the same formula is used, as processors do.
+ * The count arrives masked to 5 or 6 bits and is not zero: a zero count changes neither flags nor
+ * operand, though memory is still written. OF is defined for counts of one; for others the same
+ * formula is used, as processors do.
  */
 EMUL_INLINE u64 shift_flags(u64 old, u64 r, unsigned size, bool cf, bool of)
 {
-	return (old & ~RFLAGS_ARITH) | emul_szp(r, size) | emul_flag(cf, RFLAGS_CF) | emul_flag(of, RFLAGS_OF);
+	return (old & ~RFLAGS_ARITH) | emul_szp(r, size) | emul_flag(cf, RFLAGS_CF) |
+	       emul_flag(of, RFLAGS_OF);
 }
 
 static u64 bits_shl(unsigned size, u64 a, u64 n, u64 *flags)
@@ -24,7 +26,7 @@ static u64 bits_shl(unsigned size, u64 a, u64 n, u64 *flags)
 		return a;
 	r = n < bits ? (a << n) & emul_mask(size) : 0;
 	cf = n <= bits && ((a >> (bits - n)) & 1);
-	*flags = shift_flags(*flags, r, size, cf, !!(r & emul_sign(size)) != cf);
+	* flags = shift_flags(*flags, r, size, cf, !!(r & emul_sign(size)) != cf);
 	return r;
 }
 
@@ -38,7 +40,7 @@ static u64 bits_shr(unsigned size, u64 a, u64 n, u64 *flags)
 		return a;
 	r = n < bits ? a >> n : 0;
 	cf = n <= bits && ((a >> (n - 1)) & 1);
-	*flags = shift_flags(*flags, r, size, cf, a & emul_sign(size));
+	* flags = shift_flags(*flags, r, size, cf, a & emul_sign(size));
 	return r;
 }
 
@@ -53,7 +55,7 @@ static u64 bits_sar(unsigned size, u64 a, u64 n, u64 *flags)
 		return a;
 	r = (v >> (n < 64 ? n : 63)) & emul_mask(size);
 	cf = (v >> (n - 1 < 64 ? n - 1 : 63)) & 1;
-	*flags = shift_flags(*flags, r, size, cf, false);
+	* flags = shift_flags(*flags, r, size, cf, false);
 	return r;
 }
 
@@ -67,7 +69,7 @@ static u64 bits_rol(unsigned size, u64 a, u64 n, u64 *flags)
 	if (k)
 		a = (a << k | a >> (bits - k)) & emul_mask(size);
 	cf = a & 1;
-	*flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(cf, RFLAGS_CF) |
+	* flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(cf, RFLAGS_CF) |
 		 emul_flag(!!(a & emul_sign(size)) != cf, RFLAGS_OF);
 	return a;
 }
@@ -80,12 +82,13 @@ static u64 bits_ror(unsigned size, u64 a, u64 n, u64 *flags)
 		return a;
 	if (k)
 		a = (a >> k | a << (bits - k)) & emul_mask(size);
-	*flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(a & emul_sign(size), RFLAGS_CF) |
+	* flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(a & emul_sign(size), RFLAGS_CF) |
 		 emul_flag((a ^ a << 1) & emul_sign(size), RFLAGS_OF);
 	return a;
 }
 
-/* Through carry: a rotation of bits + 1 places (SDM 2B RCL: counts are taken modulo 9, 17; 33 and 65 exceed the mask). */
+/* Through carry: a rotation of bits + 1 places (SDM 2B RCL: counts are taken modulo 9, 17; 33 and
+ * 65 exceed the mask). */
 static u64 bits_rcl(unsigned size, u64 a, u64 n, u64 *flags)
 {
 	unsigned bits = 8 * size, k = n % (bits + 1);
@@ -102,7 +105,7 @@ static u64 bits_rcl(unsigned size, u64 a, u64 n, u64 *flags)
 		a = r & emul_mask(size);
 		cf = out;
 	}
-	*flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(cf, RFLAGS_CF) |
+	* flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(cf, RFLAGS_CF) |
 		 emul_flag(!!(a & emul_sign(size)) != cf, RFLAGS_OF);
 	return a;
 }
@@ -123,18 +126,18 @@ static u64 bits_rcr(unsigned size, u64 a, u64 n, u64 *flags)
 		a = r & emul_mask(size);
 		cf = out;
 	}
-	*flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(cf, RFLAGS_CF) |
+	* flags = (*flags & ~(RFLAGS_CF | RFLAGS_OF)) | emul_flag(cf, RFLAGS_CF) |
 		 emul_flag((a ^ a << 1) & emul_sign(size), RFLAGS_OF);
 	return a;
 }
 
-#define SHIFT(name)                                                                                                    \
-	enum x86_result emul_##name(struct emul *e, const struct insn *in)                                             \
-	{                                                                                                              \
-		u64 n;                                                                                                 \
-                                                                                                                       \
-		EMUL_TRY(emul_get(e, in, 1, &n));                                                                      \
-		return emul_rmw(e, in, n & (in->op[0].size == 8 ? 63 : 31), bits_##name);                              \
+#define SHIFT(name)                                                                       \
+	enum x86_result emul_##name(struct emul *e, const struct insn *in)                \
+	{                                                                                 \
+		u64 n;                                                                    \
+                                                                                          \
+		EMUL_TRY(emul_get(e, in, 1, &n));                                         \
+		return emul_rmw(e, in, n & (in->op[0].size == 8 ? 63 : 31), bits_##name); \
 	}
 SHIFT(rol)
 SHIFT(ror)
@@ -144,7 +147,8 @@ SHIFT(shl)
 SHIFT(shr)
 SHIFT(sar)
 
-/* SHLD, SHRD. With 16 bits counts above 16 are undefined; processors shift through dest:src:dest. */
+/* SHLD, SHRD. With 16 bits counts above 16 are undefined; processors shift through dest:src:dest.
+ */
 static enum x86_result double_shift(struct emul *e, const struct insn *in, bool left)
 {
 	unsigned size = in->op[0].size, bits = 8 * size, n;
@@ -243,7 +247,7 @@ enum x86_result emul_sarx(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- bit tests ------------------------------------------------------------------------------------------------- */
+/* ---- bit tests ------------------------------------------------------------------------------ */
 
 EMUL_INLINE u64 bit_flags(u64 flags, bool bit)
 {
@@ -251,28 +255,28 @@ EMUL_INLINE u64 bit_flags(u64 flags, bool bit)
 }
 static u64 bit_none(unsigned size, u64 a, u64 n, u64 *flags)
 {
-	*flags = bit_flags(*flags, a >> n & 1);
+	* flags = bit_flags(*flags, a >> n & 1);
 	return a;
 }
 static u64 bit_set(unsigned size, u64 a, u64 n, u64 *flags)
 {
-	*flags = bit_flags(*flags, a >> n & 1);
+	* flags = bit_flags(*flags, a >> n & 1);
 	return a | 1ULL << n;
 }
 static u64 bit_reset(unsigned size, u64 a, u64 n, u64 *flags)
 {
-	*flags = bit_flags(*flags, a >> n & 1);
+	* flags = bit_flags(*flags, a >> n & 1);
 	return a & ~(1ULL << n);
 }
 static u64 bit_complement(unsigned size, u64 a, u64 n, u64 *flags)
 {
-	*flags = bit_flags(*flags, a >> n & 1);
+	* flags = bit_flags(*flags, a >> n & 1);
 	return a ^ 1ULL << n;
 }
 
 /*
- * A register as bit offset reaches beyond the operand: the address moves by whole operands, signed (SDM 2A BT). An
- * immediate does not.
+ * A register as bit offset reaches beyond the operand: the address moves by whole operands, signed
+ * (SDM 2A BT). An immediate does not.
  */
 EMUL_INLINE enum x86_result bit_test(struct emul *e, const struct insn *in, bool write,
 				     u64 (*fn)(unsigned size, u64 a, u64 n, u64 *flags))
@@ -296,12 +300,14 @@ EMUL_INLINE enum x86_result bit_test(struct emul *e, const struct insn *in, bool
 	}
 	n &= bits - 1;
 	EMUL_TRY(emul_linear(e, in->mem.seg, ea, size, write, &la));
-	EMUL_TRY(emul_read_int(e, la, size, (write ? EMUL_ACC_RMW : 0) | (in->lock ? EMUL_ACC_LOCKED : 0), &a));
+	EMUL_TRY(emul_read_int(e, la, size,
+			       (write ? EMUL_ACC_RMW : 0) | (in->lock ? EMUL_ACC_LOCKED : 0), &a));
 	do {
 		flags = e->s->rflags;
 		val = fn(size, a, n, &flags);
 		if (in->lock)
-			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &a, &val, size, EMUL_ACC_LOCKED, &done)));
+			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &a, &val, size,
+							      EMUL_ACC_LOCKED, &done)));
 		else if (write)
 			EMUL_TRY(emul_write(e, la, &val, size, 0));
 	} while (!done);
@@ -329,7 +335,7 @@ enum x86_result emul_btc(struct emul *e, const struct insn *in)
 	return bit_test(e, in, true, bit_complement);
 }
 
-/* ---- scans and counts ------------------------------------------------------------------------------------------ */
+/* ---- scans and counts ----------------------------------------------------------------------- */
 
 /* A zero source leaves the destination alone on every processor, whatever the manual calls it. */
 enum x86_result emul_bsf(struct emul *e, const struct insn *in)
@@ -365,7 +371,8 @@ enum x86_result emul_lzcnt(struct emul *e, const struct insn *in)
 	EMUL_TRY(emul_get(e, in, 1, &a));
 	n = a ? __builtin_clzll(a) - (64 - bits) : bits;
 	emul_put_reg(e, &in->op[0], n);
-	emul_set_flags(e->s, emul_flag(!a, RFLAGS_CF) | emul_flag(!n, RFLAGS_ZF), RFLAGS_CF | RFLAGS_ZF);
+	emul_set_flags(e->s, emul_flag(!a, RFLAGS_CF) | emul_flag(!n, RFLAGS_ZF),
+		       RFLAGS_CF | RFLAGS_ZF);
 	return X86_CONTINUE;
 }
 
@@ -379,7 +386,8 @@ enum x86_result emul_tzcnt(struct emul *e, const struct insn *in)
 	EMUL_TRY(emul_get(e, in, 1, &a));
 	n = a ? __builtin_ctzll(a) : bits;
 	emul_put_reg(e, &in->op[0], n);
-	emul_set_flags(e->s, emul_flag(!a, RFLAGS_CF) | emul_flag(!n, RFLAGS_ZF), RFLAGS_CF | RFLAGS_ZF);
+	emul_set_flags(e->s, emul_flag(!a, RFLAGS_CF) | emul_flag(!n, RFLAGS_ZF),
+		       RFLAGS_CF | RFLAGS_ZF);
 	return X86_CONTINUE;
 }
 
@@ -429,14 +437,15 @@ enum x86_result emul_crc32(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- BMI1, BMI2 ------------------------------------------------------------------------------------------------ */
+/* ---- BMI1, BMI2 ----------------------------------------------------------------------------- */
 
 /* SF and ZF by the result, CF given, OF clear; PF undefined, computed; AF undefined, clear. */
 static void bmi_put(struct emul *e, const struct operand *dst, u64 r, bool cf)
 {
 	r &= emul_mask(dst->size);
 	emul_put_reg(e, dst, r);
-	emul_set_flags(e->s, (emul_szp(r, dst->size) & ~RFLAGS_PF) | emul_flag(cf, RFLAGS_CF), RFLAGS_ARITH);
+	emul_set_flags(e->s, (emul_szp(r, dst->size) & ~RFLAGS_PF) | emul_flag(cf, RFLAGS_CF),
+		       RFLAGS_ARITH);
 }
 
 enum x86_result emul_andn(struct emul *e, const struct insn *in)

@@ -55,7 +55,7 @@ static enum x86_result target_of(struct emul *e, const struct insn *in, u64 *tar
 {
 	if (in->op[0].kind != OPK_REL)
 		return emul_get(e, in, 0, target);
-	*target = e->next_rip + in->imm;
+	* target = e->next_rip + in->imm;
 	return X86_CONTINUE;
 }
 

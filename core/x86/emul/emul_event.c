@@ -1,6 +1,7 @@
 /*
- * Interrupts and exceptions through the IDT (SDM 3A chapter 6, SDM 3B 20.3 for virtual-8086 mode), and INT n, INT3, INTO,
- * INT1. Task gates go on in emul_task.c, the way back (IRET) is in emul_iret.c.
+ * Interrupts and exceptions through the IDT (SDM 3A chapter 6, SDM 3B 20.3 for virtual-8086 mode),
+ * and INT n, INT3, INTO, INT1. Task gates go on in emul_task.c, the way back (IRET) is in
+ * emul_iret.c.
  */
 #include "core/x86/emul/emul_priv.h"
 
@@ -14,13 +15,15 @@ struct delivery {
 	u64 flags;     /* to be pushed */
 };
 
-/* Faults push RF so that the instruction breakpoint that led here does not hit again (SDM 3B 17.3.1.1). */
+/* Faults push RF so that the instruction breakpoint that led here does not hit again (SDM
+ * 3B 17.3.1.1). */
 static bool is_fault(const struct x86_event *ev)
 {
-	return ev->type == X86_EVENT_EXCEPTION && ev->vector != VEC_DB && ev->vector != VEC_DF && ev->vector != VEC_MC;
+	return ev->type == X86_EVENT_EXCEPTION && ev->vector != VEC_DB && ev->vector != VEC_DF &&
+	       ev->vector != VEC_MC;
 }
 
-/* ---- real mode and the redirected INT n of virtual-8086 mode --------------------------------------------------- */
+/* ---- real mode and the redirected INT n of virtual-8086 mode -------------------------------- */
 
 /* @table: linear address of the vector table. */
 static enum x86_result deliver_real(struct emul *e, const struct delivery *d, u64 table)
@@ -48,7 +51,8 @@ static enum x86_result deliver_real(struct emul *e, const struct delivery *d, u6
 }
 
 /*
- * INT n in virtual-8086 mode: *@redirect when the task's bitmap sends it to the 8086 program's own handler (SDM 3B 20.3.3).
+ * INT n in virtual-8086 mode: *@redirect when the task's bitmap sends it to the 8086 program's own
+ * handler (SDM 3B 20.3.3).
  */
 static enum x86_result check_v86_int(struct emul *e, u8 vector, bool *redirect)
 {
@@ -56,13 +60,14 @@ static enum x86_result check_v86_int(struct emul *e, u8 vector, bool *redirect)
 	const struct x86_segment *tr = &s->seg[SEG_TR];
 	u64 iomap, bits;
 
-	*redirect = false;
+	* redirect = false;
 	if (s->cr4 & CR4_VME) {
 		if (tr->limit >= 103) {
-			EMUL_TRY(emul_read_int(e, (u32)(tr->base + 102), 2, EMUL_ACC_SYSTEM, &iomap));
+			EMUL_TRY(emul_read_int(e, (u32)(tr->base + 102), 2, EMUL_ACC_SYSTEM,
+					       &iomap));
 			if (iomap >= 32 && iomap - 32 + vector / 8 <= tr->limit) {
-				EMUL_TRY(emul_read_int(e, (u32)(tr->base + iomap - 32 + vector / 8), 1, EMUL_ACC_SYSTEM,
-						       &bits));
+				EMUL_TRY(emul_read_int(e, (u32)(tr->base + iomap - 32 + vector / 8),
+						       1, EMUL_ACC_SYSTEM, &bits));
 				*redirect = !(bits >> (vector & 7) & 1);
 			}
 		}
@@ -79,14 +84,15 @@ static enum x86_result deliver_redirected(struct emul *e, const struct delivery 
 	struct delivery v = *d;
 
 	if (virtual_if)
-		v.flags = (v.flags & ~RFLAGS_IF) | RFLAGS_IOPL | emul_flag(v.flags & RFLAGS_VIF, RFLAGS_IF);
+		v.flags = (v.flags & ~RFLAGS_IF) | RFLAGS_IOPL |
+			  emul_flag(v.flags & RFLAGS_VIF, RFLAGS_IF);
 	EMUL_TRY(deliver_real(e, &v, 0));
 	s->rflags &= ~(RFLAGS_TF | RFLAGS_NT | (virtual_if ? RFLAGS_VIF : RFLAGS_IF));
 	emul_mode_changed(e);
 	return X86_CONTINUE;
 }
 
-/* ---- protected mode -------------------------------------------------------------------------------------------- */
+/* ---- protected mode ------------------------------------------------------------------------- */
 
 static enum x86_result deliver_task(struct emul *e, const struct delivery *d, u16 sel)
 {
@@ -206,7 +212,7 @@ static enum x86_result deliver_protected(struct emul *e, const struct delivery *
 	return X86_CONTINUE;
 }
 
-/* ---- long mode, SDM 3A 6.14 ------------------------------------------------------------------------------------ */
+/* ---- long mode, SDM 3A 6.14 ----------------------------------------------------------------- */
 
 static enum x86_result deliver_long(struct emul *e, const struct delivery *d)
 {
@@ -263,7 +269,7 @@ static enum x86_result deliver_long(struct emul *e, const struct delivery *d)
 	return X86_CONTINUE;
 }
 
-/* ---- any mode -------------------------------------------------------------------------------------------------- */
+/* ---- any mode ------------------------------------------------------------------------------- */
 
 enum x86_result emul_event_once(struct emul *e, const struct x86_event *ev)
 {
@@ -281,7 +287,8 @@ enum x86_result emul_event_once(struct emul *e, const struct x86_event *ev)
 	if (is_fault(ev))
 		d.flags |= RFLAGS_RF;
 	else if (d.rip != s->rip)
-		d.flags &= ~RFLAGS_RF; /* INT n has ended, as every instruction ends, with RF clear */
+		d.flags &=
+			~RFLAGS_RF; /* INT n has ended, as every instruction ends, with RF clear */
 	if (s->mode == X86_MODE_REAL) {
 		/* No error codes here: of faults in delivery, either. */
 		if (ev->vector * 4 + 3 > s->idt.limit)
@@ -301,7 +308,8 @@ enum x86_result emul_event_once(struct emul *e, const struct x86_event *ev)
 	return deliver_protected(e, &d);
 }
 
-/* What an exception brings besides its vector; done before delivery, as the CPU does: a fault in delivery finds it. */
+/* What an exception brings besides its vector; done before delivery, as the CPU does: a fault in
+ * delivery finds it. */
 static void apply_payload(struct x86_state *s, const struct x86_event *ev)
 {
 	if (ev->type != X86_EVENT_EXCEPTION || !ev->has_payload)
@@ -309,7 +317,8 @@ static void apply_payload(struct x86_state *s, const struct x86_event *ev)
 	if (ev->vector == VEC_PF) {
 		s->cr2 = ev->payload;
 	} else if (ev->vector == VEC_DB) {
-		/* B0..B3 are replaced, BD, BS and BT accumulate; RTM and BLD are active low (SDM 3B 17.2.3). */
+		/* B0..B3 are replaced, BD, BS and BT accumulate; RTM and BLD are active low (SDM
+		 * 3B 17.2.3). */
 		s->dr6 = (s->dr6 & ~15ULL) | DR6_FIXED_1;
 		s->dr6 |= ev->payload & 0xe00f;
 		s->dr6 &= ~(ev->payload & 0x10800);
@@ -329,18 +338,22 @@ static bool is_exception(const struct x86_event *ev, u8 vector)
 	return ev->type == X86_EVENT_EXCEPTION && ev->vector == vector;
 }
 
-/* SDM 3A table 6-5: @second happened while @first was delivered. Replaces @first; false: shutdown. */
+/* SDM 3A table 6-5: @second happened while @first was delivered. Replaces @first; false: shutdown.
+ */
 static bool merge(struct x86_event *first, const struct x86_event *second)
 {
 	bool bad = is_contributory(second) || is_exception(second, VEC_PF);
 
 	if (is_exception(first, VEC_DF) && bad)
 		return false;
-	if ((is_contributory(first) && is_contributory(second)) || (is_exception(first, VEC_PF) && bad)) {
-		*first = (struct x86_event){ .vector = VEC_DF, .type = X86_EVENT_EXCEPTION, .has_error = true };
+	if ((is_contributory(first) && is_contributory(second)) ||
+	    (is_exception(first, VEC_PF) && bad)) {
+		*first = (struct x86_event){ .vector = VEC_DF,
+					     .type = X86_EVENT_EXCEPTION,
+					     .has_error = true };
 		return true;
 	}
-	*first = *second;
+	* first = *second;
 	return true;
 }
 
@@ -389,7 +402,8 @@ enum x86_result emul_int3(struct emul *e, const struct insn *in)
 
 enum x86_result emul_into(struct emul *e, const struct insn *in)
 {
-	return e->s->rflags & RFLAGS_OF ? emul_soft_event(e, in, VEC_OF, X86_EVENT_SOFT_EXC) : X86_CONTINUE;
+	return e->s->rflags & RFLAGS_OF ? emul_soft_event(e, in, VEC_OF, X86_EVENT_SOFT_EXC)
+					: X86_CONTINUE;
 }
 
 enum x86_result emul_int1(struct emul *e, const struct insn *in)

@@ -1,6 +1,6 @@
 /*
- * Far transfers in every mode: JMP, CALL and RET through segments and call gates (SDM 3A 5.8), and IRET (SDM 2A IRET). Task
- * gates and TSSs as targets go on in emul_task.c.
+ * Far transfers in every mode: JMP, CALL and RET through segments and call gates (SDM 3A 5.8), and
+ * IRET (SDM 2A IRET). Task gates and TSSs as targets go on in emul_task.c.
  */
 #include "core/x86/emul/emul_priv.h"
 
@@ -17,7 +17,7 @@ static enum x86_result far_operand(struct emul *e, const struct insn *in, u64 *o
 	}
 	EMUL_TRY(emul_mem_la(e, in, in->opsize + 2, false, &la));
 	EMUL_TRY(emul_read(e, la, buf, in->opsize + 2, 0));
-	*offset = 0;
+	* offset = 0;
 	memcpy(offset, buf, in->opsize);
 	memcpy(sel, buf + in->opsize, 2);
 	return X86_CONTINUE;
@@ -61,12 +61,12 @@ static enum x86_result check_ip(struct emul *e, u64 raw, u64 ip)
 	return emul_ip_in_desc(e->s, raw, ip) ? X86_CONTINUE : emul_fault_code(e, VEC_GP, 0);
 }
 
-/* ---- call gates ------------------------------------------------------------------------------------------------ */
+/* ---- call gates ----------------------------------------------------------------------------- */
 
 struct gate {
 	u64 offset;
 	u16 sel;
-	u8 size;	/* of what a CALL pushes */
+	u8 size; /* of what a CALL pushes */
 	u8 params;
 };
 
@@ -130,7 +130,8 @@ static enum x86_result call_gate(struct emul *e, u16 gate_sel, struct emul_desc 
 			emul_frame_push(&f, v);
 		}
 	} else if (emul_long_active(s)) {
-		f.wide = true; /* compatibility mode calls 64-bit code: SP is taken as 64 bits from here on */
+		f.wide = true; /* compatibility mode calls 64-bit code: SP is taken as 64 bits from
+				  here on */
 		f.width = 8;
 		f.sp = s->gpr[REG_SP];
 	}
@@ -161,10 +162,11 @@ static enum x86_result jump_gate(struct emul *e, u16 gate_sel, struct emul_desc 
 	return X86_CONTINUE;
 }
 
-/* ---- tasks ----------------------------------------------------------------------------------------------------- */
+/* ---- tasks ---------------------------------------------------------------------------------- */
 
 /* The TSS that @sel names, by itself or (task gate @d) indirectly. */
-static enum x86_result to_task(struct emul *e, u16 sel, struct emul_desc *d, enum emul_task_cause cause)
+static enum x86_result to_task(struct emul *e, u16 sel, struct emul_desc *d,
+			       enum emul_task_cause cause)
 {
 	const struct x86_state *s = e->s;
 
@@ -187,7 +189,7 @@ static enum x86_result to_task(struct emul *e, u16 sel, struct emul_desc *d, enu
 	return emul_task_switch(e, sel, d, cause, false, 0);
 }
 
-/* ---- JMP, CALL ------------------------------------------------------------------------------------------------- */
+/* ---- JMP, CALL ------------------------------------------------------------------------------ */
 
 static enum x86_result jump_real(struct emul *e, u16 sel, u64 offset)
 {
@@ -284,7 +286,7 @@ enum x86_result emul_call_far(struct emul *e, const struct insn *in)
 	return emul_fault_code(e, VEC_GP, SEL_ERROR(sel));
 }
 
-/* ---- RET and IRET ---------------------------------------------------------------------------------------------- */
+/* ---- RET and IRET --------------------------------------------------------------------------- */
 
 /* CS of a return: to the same or less privilege, by its RPL. */
 static enum x86_result check_return_cs(struct emul *e, u16 sel, struct emul_desc *d)
@@ -295,7 +297,8 @@ static enum x86_result check_return_cs(struct emul *e, u16 sel, struct emul_desc
 		return emul_fault_code(e, VEC_GP, 0);
 	EMUL_TRY(emul_read_desc(e, sel, VEC_GP, d));
 	dpl = desc_dpl(d->raw);
-	if (!desc_code(d->raw) || rpl < e->s->cpl || (desc_conforming(d->raw) ? dpl > rpl : dpl != rpl))
+	if (!desc_code(d->raw) || rpl < e->s->cpl ||
+	    (desc_conforming(d->raw) ? dpl > rpl : dpl != rpl))
 		return emul_fault_code(e, VEC_GP, SEL_ERROR(sel));
 	if (emul_long_active(e->s) && desc_long(d->raw) && desc_db(d->raw))
 		return emul_fault_code(e, VEC_GP, SEL_ERROR(sel));
@@ -305,12 +308,14 @@ static enum x86_result check_return_cs(struct emul *e, u16 sel, struct emul_desc
 }
 
 /* SS of a return; null is good for 64-bit code below privilege 3. */
-static enum x86_result check_return_ss(struct emul *e, u16 sel, u64 cs_raw, unsigned cpl, struct x86_segment *ss)
+static enum x86_result check_return_ss(struct emul *e, u16 sel, u64 cs_raw, unsigned cpl,
+				       struct x86_segment *ss)
 {
 	struct emul_desc d;
 
 	if (SEL_NULL(sel)) {
-		if (!emul_long_active(e->s) || !desc_long(cs_raw) || cpl == 3 || SEL_RPL(sel) != cpl)
+		if (!emul_long_active(e->s) || !desc_long(cs_raw) || cpl == 3 ||
+		    SEL_RPL(sel) != cpl)
 			return emul_fault_code(e, VEC_GP, 0);
 		emul_seg_null_ss(ss, cpl);
 		return X86_CONTINUE;
@@ -321,7 +326,8 @@ static enum x86_result check_return_ss(struct emul *e, u16 sel, u64 cs_raw, unsi
 }
 
 /* Commits a return that brings a new stack. */
-static void return_outer(struct emul *e, u16 cs_sel, u64 cs_raw, u64 ip, const struct x86_segment *ss, u64 sp)
+static void return_outer(struct emul *e, u16 cs_sel, u64 cs_raw, u64 ip,
+			 const struct x86_segment *ss, u64 sp)
 {
 	struct x86_state *s = e->s;
 	unsigned cpl = SEL_RPL(cs_sel), old = s->cpl;
@@ -422,7 +428,8 @@ static enum x86_result iret_to_v86(struct emul *e, const u64 head[3])
 		EMUL_TRY(emul_peek(e, 16 + 4 * i, 4, &sel[i]));
 	if (head[0] > 0xffff)
 		return emul_fault_code(e, VEC_GP, 0);
-	s->rflags = (head[2] & (IRET_32 | RFLAGS_IF | RFLAGS_IOPL | RFLAGS_VIF | RFLAGS_VIP)) | RFLAGS_VM | RFLAGS_ONE;
+	s->rflags = (head[2] & (IRET_32 | RFLAGS_IF | RFLAGS_IOPL | RFLAGS_VIF | RFLAGS_VIP)) |
+		    RFLAGS_VM | RFLAGS_ONE;
 	emul_seg_real(s, SEG_CS, head[1]);
 	for (i = 0; i < ARRAY_SIZE(regs); i++)
 		emul_seg_real(s, regs[i], sel[i]);

@@ -65,7 +65,8 @@ enum x86_result emul_xchg(struct emul *e, const struct insn *in)
 		EMUL_TRY(emul_mem_la(e, in, dst->size, true, &la));
 		EMUL_TRY(emul_read_int(e, la, dst->size, EMUL_ACC_RMW | EMUL_ACC_LOCKED, &a));
 		do
-			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &a, &b, dst->size, EMUL_ACC_LOCKED, &done)));
+			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &a, &b, dst->size,
+							      EMUL_ACC_LOCKED, &done)));
 		while (!done);
 	}
 	emul_put_reg(e, &in->op[1], a);
@@ -167,7 +168,7 @@ enum x86_result emul_std(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- stack ----------------------------------------------------------------------------------------------------- */
+/* ---- stack ---------------------------------------------------------------------------------- */
 
 enum x86_result emul_push_insn(struct emul *e, const struct insn *in)
 {
@@ -177,7 +178,8 @@ enum x86_result emul_push_insn(struct emul *e, const struct insn *in)
 	return emul_push(e, in->opsize, v);
 }
 
-/* The address of a memory destination is computed after SP moved; POP SP keeps what was popped (SDM 2B POP). */
+/* The address of a memory destination is computed after SP moved; POP SP keeps what was popped (SDM
+ * 2B POP). */
 enum x86_result emul_pop_insn(struct emul *e, const struct insn *in)
 {
 	u64 v, la, sp = e->s->gpr[REG_SP];
@@ -224,7 +226,8 @@ enum x86_result emul_popa(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* VM and RF are pushed as zero; virtual-8086 mode below IOPL 3 shows VIF for IF with VME (SDM 2B PUSHF, 3B 20.3). */
+/* VM and RF are pushed as zero; virtual-8086 mode below IOPL 3 shows VIF for IF with VME (SDM 2B
+ * PUSHF, 3B 20.3). */
 enum x86_result emul_pushf(struct emul *e, const struct insn *in)
 {
 	const struct x86_state *s = e->s;
@@ -268,19 +271,23 @@ enum x86_result emul_popf(struct emul *e, const struct insn *in)
 }
 
 /*
- * SDM 2A ENTER. Frame pointers of the outer levels are copied one by one and may lie where ENTER itself pushes, so the
- * copies cannot be collected: all accesses are probed first, then made in order. The final SP must be writable.
+ * SDM 2A ENTER. Frame pointers of the outer levels are copied one by one and may lie where ENTER
+ * itself pushes, so the copies cannot be collected: all accesses are probed first, then made in
+ * order. The final SP must be writable.
  */
 enum x86_result emul_enter(struct emul *e, const struct insn *in)
 {
 	struct x86_state *s = e->s;
-	unsigned size = in->opsize, level = in->imm2 & 31, width = emul_stack_size(s), pushes = level ? level + 1 : 1, i;
+	unsigned size = in->opsize, level = in->imm2 & 31, width = emul_stack_size(s),
+		 pushes = level ? level + 1 : 1, i;
 	u64 mask = emul_mask(width), sp = s->gpr[REG_SP] & mask, bp = s->gpr[REG_BP] & mask;
-	u64 frame = (sp - size) & mask, final = (sp - pushes * size - (u16)in->imm) & mask, v, from, to;
+	u64 frame = (sp - size) & mask, final = (sp - pushes * size - (u16)in->imm) & mask, v, from,
+	    to;
 
 	for (i = 0; i < pushes; i++) {
 		if (i && i < level) {
-			EMUL_TRY(emul_linear(e, SEG_SS, (bp - i * size) & mask, size, false, &from));
+			EMUL_TRY(
+				emul_linear(e, SEG_SS, (bp - i * size) & mask, size, false, &from));
 			EMUL_TRY(e->ops->probe(e, from, size, false, 0));
 		}
 		EMUL_TRY(emul_linear(e, SEG_SS, (sp - (i + 1) * size) & mask, size, true, &to));
@@ -292,7 +299,8 @@ enum x86_result emul_enter(struct emul *e, const struct insn *in)
 	for (i = 0; i < pushes; i++) {
 		v = i ? frame : s->gpr[REG_BP];
 		if (i && i < level) {
-			EMUL_TRY(emul_linear(e, SEG_SS, (bp - i * size) & mask, size, false, &from));
+			EMUL_TRY(
+				emul_linear(e, SEG_SS, (bp - i * size) & mask, size, false, &from));
 			EMUL_TRY(emul_read_int(e, from, size, 0, &v));
 		}
 		EMUL_TRY(emul_linear(e, SEG_SS, (sp - (i + 1) * size) & mask, size, true, &to));

@@ -1,11 +1,11 @@
 /*
- * What the emulator's files share among themselves: operand access, flags, the stack, descriptors. Handlers have the
- * form
+ * What the emulator's files share among themselves: operand access, flags, the stack, descriptors.
+ * Handlers have the form
  *
  *	enum x86_result emul_xchg(struct emul *e, const struct insn *in);
  *
- * and are listed in emul_table.c. They find the processor in e->s, may change e->next_rip, and return as soon as
- * anything but X86_CONTINUE happens, with nothing changed.
+ * and are listed in emul_table.c. They find the processor in e->s, may change e->next_rip, and
+ * return as soon as anything but X86_CONTINUE happens, with nothing changed.
  */
 #ifndef CORE_X86_EMUL_EMUL_PRIV_H
 #define CORE_X86_EMUL_EMUL_PRIV_H
@@ -13,16 +13,16 @@
 #include "core/x86/cpuid.h"
 #include "core/x86/emul/emul.h"
 
-#define EMUL_TRY(expr)                                                                                                 \
-	do {                                                                                                           \
-		enum x86_result try_ = (expr);                                                                         \
-		if (unlikely(try_ != X86_CONTINUE))                                                                    \
-			return try_;                                                                                   \
+#define EMUL_TRY(expr)                              \
+	do {                                        \
+		enum x86_result try_ = (expr);      \
+		if (unlikely(try_ != X86_CONTINUE)) \
+			return try_;                \
 	} while (0)
 
 #define EMUL_INLINE static inline __attribute__((always_inline))
 
-/* ---- the table ------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------ */
 
 /* What is checked before a handler runs, beside the INSN_F_* that the decoder gives. */
 enum emul_check {
@@ -38,7 +38,7 @@ struct emul_entry {
 
 extern const struct emul_entry emul_table[MN_SIMD_FIRST];
 
-/* ---- sizes, registers, flags ----------------------------------------------------------------------------------- */
+/* ---- sizes, registers, flags ---------------------------------------------------------------- */
 
 EMUL_INLINE u64 emul_mask(unsigned size)
 {
@@ -136,9 +136,10 @@ EMUL_INLINE bool emul_has(struct emul *e, u32 feature)
 
 bool emul_vendor_amd(struct emul *e);
 
-/* ---- memory ---------------------------------------------------------------------------------------------------- */
+/* ---- memory --------------------------------------------------------------------------------- */
 
-/* An op that returned X86_EXIT has done its work: the handler goes on, the instruction returns X86_EXIT. */
+/* An op that returned X86_EXIT has done its work: the handler goes on, the instruction returns
+ * X86_EXIT. */
 EMUL_INLINE enum x86_result emul_done(struct emul *e, enum x86_result r)
 {
 	if (unlikely(r == X86_EXIT)) {
@@ -153,20 +154,23 @@ EMUL_INLINE enum x86_result emul_read(struct emul *e, u64 la, void *buf, unsigne
 	return emul_done(e, e->ops->read(e, la, buf, len, acc));
 }
 
-EMUL_INLINE enum x86_result emul_write(struct emul *e, u64 la, const void *buf, unsigned len, unsigned acc)
+EMUL_INLINE enum x86_result emul_write(struct emul *e, u64 la, const void *buf, unsigned len,
+				       unsigned acc)
 {
 	return emul_done(e, e->ops->write(e, la, buf, len, acc));
 }
 
 /* Little-endian integers of 1, 2, 4, 8 bytes. */
-EMUL_INLINE enum x86_result emul_read_int(struct emul *e, u64 la, unsigned len, unsigned acc, u64 *value)
+EMUL_INLINE enum x86_result emul_read_int(struct emul *e, u64 la, unsigned len, unsigned acc,
+					  u64 *value)
 {
-	*value = 0;
+	* value = 0;
 	return emul_read(e, la, value, len, acc);
 }
 
 /** The linear address of @in's memory operand for an access of @len bytes. */
-EMUL_INLINE enum x86_result emul_mem_la(struct emul *e, const struct insn *in, unsigned len, bool write, u64 *la)
+EMUL_INLINE enum x86_result emul_mem_la(struct emul *e, const struct insn *in, unsigned len,
+					bool write, u64 *la)
 {
 	return emul_linear(e, in->mem.seg, emul_effective_address(e, in), len, write, la);
 }
@@ -211,8 +215,9 @@ EMUL_INLINE enum x86_result emul_put(struct emul *e, const struct insn *in, unsi
 }
 
 /**
- * Reads, changes and writes operand 0 with @fn, atomically under LOCK: fn(size, old value, @src, flags) gives the new
- * value and changes the flags, which are committed last. Where @fn is a constant this inlines to straight code.
+ * Reads, changes and writes operand 0 with @fn, atomically under LOCK: fn(size, old value, @src,
+ * flags) gives the new value and changes the flags, which are committed last. Where @fn is a
+ * constant this inlines to straight code.
  */
 EMUL_INLINE enum x86_result emul_rmw(struct emul *e, const struct insn *in, u64 src,
 				     u64 (*fn)(unsigned size, u64 dst, u64 src, u64 *flags))
@@ -221,13 +226,15 @@ EMUL_INLINE enum x86_result emul_rmw(struct emul *e, const struct insn *in, u64 
 	u64 flags = e->s->rflags, la, old, val;
 
 	if (op->kind != OPK_MEM) {
-		val = op->kind == OPK_GPR_HI ? (u8)(e->s->gpr[op->reg] >> 8) : emul_get_gpr(e->s, op->reg, op->size);
+		val = op->kind == OPK_GPR_HI ? (u8)(e->s->gpr[op->reg] >> 8)
+					     : emul_get_gpr(e->s, op->reg, op->size);
 		emul_put_reg(e, op, fn(op->size, val, src, &flags));
 		e->s->rflags = flags;
 		return X86_CONTINUE;
 	}
 	EMUL_TRY(emul_mem_la(e, in, op->size, true, &la));
-	EMUL_TRY(emul_read_int(e, la, op->size, in->lock ? EMUL_ACC_RMW | EMUL_ACC_LOCKED : EMUL_ACC_RMW, &old));
+	EMUL_TRY(emul_read_int(e, la, op->size,
+			       in->lock ? EMUL_ACC_RMW | EMUL_ACC_LOCKED : EMUL_ACC_RMW, &old));
 	if (!in->lock) {
 		val = fn(op->size, old, src, &flags);
 		EMUL_TRY(emul_write(e, la, &val, op->size, 0));
@@ -237,14 +244,15 @@ EMUL_INLINE enum x86_result emul_rmw(struct emul *e, const struct insn *in, u64 
 		do {
 			flags = e->s->rflags;
 			val = fn(op->size, old, src, &flags);
-			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &old, &val, op->size, EMUL_ACC_LOCKED, &done)));
+			EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, la, &old, &val, op->size,
+							      EMUL_ACC_LOCKED, &done)));
 		} while (!done);
 	}
 	e->s->rflags = flags;
 	return X86_CONTINUE;
 }
 
-/* ---- the stack ------------------------------------------------------------------------------------------------- */
+/* ---- the stack ------------------------------------------------------------------------------ */
 
 /** SP's width: 8 in 64-bit mode, else by SS.B. */
 EMUL_INLINE unsigned emul_stack_size(const struct x86_state *s)
@@ -262,19 +270,20 @@ enum x86_result emul_peek(struct emul *e, unsigned offset, unsigned size, u64 *v
 void emul_add_sp(struct x86_state *s, s64 bytes);
 
 /*
- * A stack that is being built: the current one, or the one that a change of privilege or a task switch brings.
- * Values are collected, checked and written together, so that a fault leaves nothing behind.
+ * A stack that is being built: the current one, or the one that a change of privilege or a task
+ * switch brings. Values are collected, checked and written together, so that a fault leaves nothing
+ * behind.
  */
 #define EMUL_FRAME_MAX 40
 struct emul_frame {
 	struct x86_segment ss;
-	u64 sp;		 /* before the pushes; after emul_frame_commit(): behind them */
-	u8 width;	 /* of SP */
-	u8 size;	 /* of each value */
-	bool rights;	 /* protected mode: the segment's rights count */
-	bool wide;	 /* 64-bit mode: canonical check instead of segmentation */
-	unsigned acc;	 /* EMUL_ACC_* */
-	u32 error;	 /* error code of #SS */
+	u64 sp;	      /* before the pushes; after emul_frame_commit(): behind them */
+	u8 width;     /* of SP */
+	u8 size;      /* of each value */
+	bool rights;  /* protected mode: the segment's rights count */
+	bool wide;    /* 64-bit mode: canonical check instead of segmentation */
+	unsigned acc; /* EMUL_ACC_* */
+	u32 error;    /* error code of #SS */
 	unsigned n;
 	u64 value[EMUL_FRAME_MAX];
 };
@@ -285,23 +294,24 @@ EMUL_INLINE void emul_frame_push(struct emul_frame *f, u64 value)
 {
 	f->value[f->n++] = value;
 }
-/** Would a push fault? In the order of the pushes, which decides what fault it is. Nothing is written. */
+/** Would a push fault? In the order of the pushes, which decides what fault it is. Nothing is
+ * written. */
 enum x86_result emul_frame_probe(struct emul *e, struct emul_frame *f);
 /** Writes the frame; f->sp is then the new SP. X86_FAULT: #SS(f->error) or a page fault. */
 enum x86_result emul_frame_commit(struct emul *e, struct emul_frame *f);
 /** Puts @sp into SP in the width of the stack that SS now describes. */
 void emul_set_sp(struct x86_state *s, unsigned width, u64 sp);
 
-/* ---- descriptors (emul_seg.c) ---------------------------------------------------------------------------------- */
+/* ---- descriptors (emul_seg.c) --------------------------------------------------------------- */
 
 struct emul_desc {
 	u64 raw, high; /* high: the second half of a 16-byte system descriptor */
 	u64 la;	       /* where it was read */
 };
 
-#define SEL_NULL(sel)  (!((sel) & 0xfffc))
-#define SEL_RPL(sel)   ((sel) & 3)
-#define SEL_ERROR(sel) ((u32)(sel) & 0xfffc)
+#define SEL_NULL(sel)  (!((sel)&0xfffc))
+#define SEL_RPL(sel)   ((sel)&3)
+#define SEL_ERROR(sel) ((u32)(sel)&0xfffc)
 
 EMUL_INLINE u32 desc_ar(u64 raw)
 {
@@ -333,7 +343,8 @@ EMUL_INLINE bool desc_present(u64 raw)
 {
 	return raw & BIT64(47);
 }
-/* Code segments: S and type bit 3; conforming is type bit 2, readable bit 1; data: expand-down, writable. */
+/* Code segments: S and type bit 3; conforming is type bit 2, readable bit 1; data: expand-down,
+ * writable. */
 EMUL_INLINE bool desc_code(u64 raw)
 {
 	return desc_s(raw) && (desc_type(raw) & 8);
@@ -356,8 +367,18 @@ EMUL_INLINE bool desc_db(u64 raw)
 }
 /* System types, SDM 3A table 3-2 */
 enum {
-	DESC_TSS16 = 1, DESC_LDT = 2, DESC_TSS16_BUSY = 3, DESC_CALL16 = 4, DESC_TASK = 5, DESC_INT16 = 6,
-	DESC_TRAP16 = 7, DESC_TSS32 = 9, DESC_TSS32_BUSY = 11, DESC_CALL32 = 12, DESC_INT32 = 14, DESC_TRAP32 = 15,
+	DESC_TSS16 = 1,
+	DESC_LDT = 2,
+	DESC_TSS16_BUSY = 3,
+	DESC_CALL16 = 4,
+	DESC_TASK = 5,
+	DESC_INT16 = 6,
+	DESC_TRAP16 = 7,
+	DESC_TSS32 = 9,
+	DESC_TSS32_BUSY = 11,
+	DESC_CALL32 = 12,
+	DESC_INT32 = 14,
+	DESC_TRAP32 = 15,
 };
 
 EMUL_INLINE bool emul_long_active(const struct x86_state *s)
@@ -372,8 +393,8 @@ EMUL_INLINE enum x86_result emul_fault_ext(struct emul *e, u8 vector, u32 code)
 }
 
 /**
- * Reads the descriptor of @sel (16 bytes where long mode has 16). Outside its table: @vector(@sel), e.g. #GP or #TS.
- * Null selectors are the caller's.
+ * Reads the descriptor of @sel (16 bytes where long mode has 16). Outside its table: @vector(@sel),
+ * e.g. #GP or #TS. Null selectors are the caller's.
  */
 enum x86_result emul_read_desc(struct emul *e, u16 sel, u8 vector, struct emul_desc *d);
 /** In long mode: the second half of the 16-byte system descriptor @d, checked; else nothing. */
@@ -389,30 +410,35 @@ void emul_seg_null(struct x86_segment *seg, u16 sel);
 void emul_seg_real(struct x86_state *s, unsigned reg, u16 sel);
 /** MOV, POP, LxS, IRET to V86: loads any but CS with the checks of the current mode. */
 enum x86_result emul_load_sreg(struct emul *e, unsigned reg, u16 sel);
-/** As emul_load_sreg for protected mode, but only checks, and fills *@out; @cpl: the privilege to check against. */
+/** As emul_load_sreg for protected mode, but only checks, and fills *@out; @cpl: the privilege to
+ * check against. */
 enum x86_result emul_check_sreg(struct emul *e, unsigned reg, u16 sel, unsigned cpl, u8 vector,
 				struct x86_segment *out);
 /**
- * A stack segment for a transfer to privilege @cpl: @vector is #TS (new stack from a TSS) or #GP (IRET, RETF); a
- * segment that is not present gives #SS. Null is the caller's.
+ * A stack segment for a transfer to privilege @cpl: @vector is #TS (new stack from a TSS) or #GP
+ * (IRET, RETF); a segment that is not present gives #SS. Null is the caller's.
  */
-enum x86_result emul_check_ss(struct emul *e, u16 sel, unsigned cpl, u8 vector, struct emul_desc *d);
+enum x86_result emul_check_ss(struct emul *e, u16 sel, unsigned cpl, u8 vector,
+			      struct emul_desc *d);
 /** SS:SP for privilege @cpl from the TSS in TR, checked; protected mode, not long. */
-enum x86_result emul_tss_stack(struct emul *e, unsigned cpl, struct emul_desc *ss_desc, u16 *ss, u32 *sp);
+enum x86_result emul_tss_stack(struct emul *e, unsigned cpl, struct emul_desc *ss_desc, u16 *ss,
+			       u32 *sp);
 /** RSP (or, @ist 1..7, IST) for privilege @cpl from the 64-bit TSS. */
 enum x86_result emul_tss_rsp(struct emul *e, unsigned cpl, unsigned ist, u64 *rsp);
 /** SS of long mode after a change of privilege: null with RPL and DPL @cpl. */
 void emul_seg_null_ss(struct x86_segment *seg, unsigned cpl);
 /** Whether offset @ip lies in the code segment @raw describes (canonical where it is 64-bit). */
 bool emul_ip_in_desc(const struct x86_state *s, u64 raw, u64 ip);
-/** Loads CS from a checked descriptor with RPL = @cpl and jumps. SS must already be that of @cpl. */
+/** Loads CS from a checked descriptor with RPL = @cpl and jumps. SS must already be that of @cpl.
+ */
 void emul_set_cs(struct emul *e, u16 sel, u64 raw, unsigned cpl, u64 ip);
-/** The near branch: truncates @target to @size, checks limit or canonical form, sets e->next_rip. */
+/** The near branch: truncates @target to @size, checks limit or canonical form, sets e->next_rip.
+ */
 enum x86_result emul_branch(struct emul *e, unsigned size, u64 target);
 /** RETF and IRET to less privilege: what DS, ES, FS and GS may not show is made null. */
 void emul_drop_segments(struct x86_state *s, unsigned cpl);
 
-/* ---- events and tasks ------------------------------------------------------------------------------------------ */
+/* ---- events and tasks ----------------------------------------------------------------------- */
 
 /** Delivers @ev once; a fault on the way is returned, not merged. e->ext is set by the caller. */
 enum x86_result emul_event_once(struct emul *e, const struct x86_event *ev);
@@ -420,11 +446,12 @@ enum x86_result emul_event_once(struct emul *e, const struct x86_event *ev);
 enum x86_result emul_soft_event(struct emul *e, const struct insn *in, u8 vector, u8 type);
 
 enum emul_task_cause { TASK_JMP, TASK_CALL, TASK_IRET, TASK_EVENT };
-/** Switches to the task of TSS descriptor @d. @error: pushed on the new stack if @has_error. Sets e->next_rip. */
-enum x86_result emul_task_switch(struct emul *e, u16 sel, struct emul_desc *d, enum emul_task_cause cause,
-				 bool has_error, u32 error);
+/** Switches to the task of TSS descriptor @d. @error: pushed on the new stack if @has_error. Sets
+ * e->next_rip. */
+enum x86_result emul_task_switch(struct emul *e, u16 sel, struct emul_desc *d,
+				 enum emul_task_cause cause, bool has_error, u32 error);
 
-/* ---- system ---------------------------------------------------------------------------------------------------- */
+/* ---- system --------------------------------------------------------------------------------- */
 
 /** Whether @size ports from @port may be used: X86_CONTINUE or #GP(0). */
 enum x86_result emul_check_io(struct emul *e, u16 port, unsigned size);
@@ -435,6 +462,7 @@ EMUL_INLINE void emul_set_flags(struct x86_state *s, u64 value, u64 mask)
 }
 
 /* Every handler: emul_table.c is the only user of most. */
+/* clang-format off */
 #define EMUL_HANDLERS(X) \
 	X(add) X(or) X(adc) X(sbb) X(and) X(sub) X(xor) X(cmp) X(test) X(not) X(neg) X(inc) X(dec) \
 	X(mul) X(imul) X(div) X(idiv) X(daa) X(das) X(aaa) X(aas) X(aam) X(aad) X(adcx) X(adox) X(xadd) X(cmpxchg) \
@@ -453,6 +481,7 @@ EMUL_INLINE void emul_set_flags(struct x86_state *s, u64 value, u64 mask)
 	X(mov_cr) X(mov_dr) X(clts) X(hlt) X(wbinvd) X(invlpg) X(invpcid) X(rdmsr) X(wrmsr) X(rdtsc) X(rdtscp) \
 	X(rdpmc) X(rdpid) X(rdrand) X(rdseed) X(cpuid) X(syscall) X(sysret) X(sysenter) X(sysexit) X(rsm) X(xgetbv) \
 	X(xsetbv) X(monitor) X(mwait) X(hypercall) X(nop) X(pause) X(clflush) X(clzero) X(native) X(rdssp)
+/* clang-format on */
 
 #define X(name) enum x86_result emul_##name(struct emul *e, const struct insn *in);
 EMUL_HANDLERS(X)

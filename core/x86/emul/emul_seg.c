@@ -1,10 +1,11 @@
 /*
- * Segments: descriptors in memory (SDM 3A 3.4.5, 3.5), the rules for loading each segment register (SDM 3A 5.5 to 5.7), the
- * instructions that load, store and inspect selectors, and the stacks that a TSS holds.
+ * Segments: descriptors in memory (SDM 3A 3.4.5, 3.5), the rules for loading each segment register
+ * (SDM 3A 5.5 to 5.7), the instructions that load, store and inspect selectors, and the stacks that
+ * a TSS holds.
  */
 #include "core/x86/emul/emul_priv.h"
 
-/* ---- descriptors ----------------------------------------------------------------------------------------------- */
+/* ---- descriptors ---------------------------------------------------------------------------- */
 
 /* *@la and whether @bytes at @sel lie in its table. */
 static bool desc_address(const struct x86_state *s, u16 sel, unsigned bytes, u64 *la)
@@ -18,7 +19,7 @@ static bool desc_address(const struct x86_state *s, u16 sel, unsigned bytes, u64
 		base = s->seg[SEG_LDTR].base;
 		limit = s->seg[SEG_LDTR].limit;
 	}
-	*la = base + (sel & ~7);
+	* la = base + (sel & ~7);
 	if (!emul_long_active(s))
 		*la = (u32)*la;
 	return (u32)(sel & ~7) + bytes - 1 <= limit;
@@ -54,7 +55,8 @@ static enum x86_result desc_change(struct emul *e, struct emul_desc *d, u64 set,
 
 	do {
 		new = (old | set) & ~clear;
-		EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, d->la, &old, &new, 8, EMUL_ACC_SYSTEM | EMUL_ACC_LOCKED, &done)));
+		EMUL_TRY(emul_done(e, e->ops->cmpxchg(e, d->la, &old, &new, 8,
+						      EMUL_ACC_SYSTEM | EMUL_ACC_LOCKED, &done)));
 	} while (!done);
 	d->raw = new;
 	return X86_CONTINUE;
@@ -82,15 +84,16 @@ void emul_seg_from_desc(struct x86_segment *seg, u16 sel, u64 raw)
 
 void emul_seg_null(struct x86_segment *seg, u16 sel)
 {
-	*seg = (struct x86_segment){ .sel = sel, .ar = AR_UNUSABLE };
+	* seg = (struct x86_segment){ .sel = sel, .ar = AR_UNUSABLE };
 }
 
 void emul_seg_null_ss(struct x86_segment *seg, unsigned cpl)
 {
-	*seg = (struct x86_segment){ .sel = cpl, .ar = AR_UNUSABLE | cpl << AR_DPL_SHIFT };
+	* seg = (struct x86_segment){ .sel = cpl, .ar = AR_UNUSABLE | cpl << AR_DPL_SHIFT };
 }
 
-/* Real mode keeps limit and rights as they are ("unreal" mode); virtual-8086 mode has fixed ones (SDM 3B 20.2.1). */
+/* Real mode keeps limit and rights as they are ("unreal" mode); virtual-8086 mode has fixed ones
+ * (SDM 3B 20.2.1). */
 void emul_seg_real(struct x86_state *s, unsigned reg, u16 sel)
 {
 	struct x86_segment *seg = &s->seg[reg];
@@ -105,7 +108,7 @@ void emul_seg_real(struct x86_state *s, unsigned reg, u16 sel)
 	}
 }
 
-/* ---- loading --------------------------------------------------------------------------------------------------- */
+/* ---- loading -------------------------------------------------------------------------------- */
 
 enum x86_result emul_check_ss(struct emul *e, u16 sel, unsigned cpl, u8 vector, struct emul_desc *d)
 {
@@ -117,7 +120,8 @@ enum x86_result emul_check_ss(struct emul *e, u16 sel, unsigned cpl, u8 vector, 
 	return emul_desc_accessed(e, d);
 }
 
-enum x86_result emul_check_sreg(struct emul *e, unsigned reg, u16 sel, unsigned cpl, u8 vector, struct x86_segment *out)
+enum x86_result emul_check_sreg(struct emul *e, unsigned reg, u16 sel, unsigned cpl, u8 vector,
+				struct x86_segment *out)
 {
 	struct emul_desc d;
 
@@ -221,9 +225,10 @@ enum x86_result emul_load_far(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- what a transfer needs ------------------------------------------------------------------------------------- */
+/* ---- what a transfer needs ------------------------------------------------------------------ */
 
-enum x86_result emul_tss_stack(struct emul *e, unsigned cpl, struct emul_desc *ss_desc, u16 *ss, u32 *sp)
+enum x86_result emul_tss_stack(struct emul *e, unsigned cpl, struct emul_desc *ss_desc, u16 *ss,
+			       u32 *sp)
 {
 	const struct x86_segment *tr = &e->s->seg[SEG_TR];
 	unsigned size = tr->ar & 8 ? 4 : 2, offset = size == 4 ? 4 + cpl * 8 : 2 + cpl * 4;
@@ -232,9 +237,9 @@ enum x86_result emul_tss_stack(struct emul *e, unsigned cpl, struct emul_desc *s
 	if (offset + size + 1 > tr->limit)
 		return emul_fault_ext(e, VEC_TS, SEL_ERROR(tr->sel));
 	EMUL_TRY(emul_read_int(e, (u32)(tr->base + offset), size, EMUL_ACC_SYSTEM, &v));
-	*sp = v;
+	* sp = v;
 	EMUL_TRY(emul_read_int(e, (u32)(tr->base + offset + size), 2, EMUL_ACC_SYSTEM, &v));
-	*ss = v;
+	* ss = v;
 	if (SEL_NULL(*ss))
 		return emul_fault_ext(e, VEC_TS, 0);
 	return emul_check_ss(e, *ss, cpl, VEC_TS, ss_desc);
@@ -276,24 +281,26 @@ void emul_drop_segments(struct x86_state *s, unsigned cpl)
 		struct x86_segment *seg = &s->seg[regs[i]];
 		bool conforming = (seg->ar & AR_S) && (seg->ar & 12) == 12;
 
-		if (!(seg->ar & AR_UNUSABLE) && !conforming && (seg->ar & AR_DPL) >> AR_DPL_SHIFT < cpl)
+		if (!(seg->ar & AR_UNUSABLE) && !conforming &&
+		    (seg->ar & AR_DPL) >> AR_DPL_SHIFT < cpl)
 			emul_seg_null(seg, 0);
 	}
 }
 
-/* ---- inspecting ------------------------------------------------------------------------------------------------ */
+/* ---- inspecting ----------------------------------------------------------------------------- */
 
-/* The first half of LAR, LSL, VERR, VERW: false when the selector names nothing that may be seen. */
+/* The first half of LAR, LSL, VERR, VERW: false when the selector names nothing that may be seen.
+ */
 static enum x86_result inspect(struct emul *e, u16 sel, bool *visible, u64 *raw)
 {
 	const struct x86_state *s = e->s;
 	u64 la;
 
-	*visible = false;
+	* visible = false;
 	if (SEL_NULL(sel) || !desc_address(s, sel, 8, &la))
 		return X86_CONTINUE;
 	EMUL_TRY(emul_read_int(e, la, 8, EMUL_ACC_SYSTEM, raw));
-	*visible = (desc_code(*raw) && desc_conforming(*raw)) ||
+	* visible = (desc_code(*raw) && desc_conforming(*raw)) ||
 		   (desc_dpl(*raw) >= s->cpl && desc_dpl(*raw) >= SEL_RPL(sel));
 	return X86_CONTINUE;
 }
@@ -302,7 +309,8 @@ static enum x86_result inspect(struct emul *e, u16 sel, bool *visible, u64 *raw)
 static u32 system_types(const struct x86_state *s, bool limit)
 {
 	if (emul_long_active(s))
-		return limit ? 1U << 2 | 1U << 9 | 1U << 11 : 1U << 2 | 1U << 9 | 1U << 11 | 1U << 12;
+		return limit ? 1U << 2 | 1U << 9 | 1U << 11
+			     : 1U << 2 | 1U << 9 | 1U << 11 | 1U << 12;
 	return limit ? 0x0a0e : 0x1a3e;
 }
 
@@ -364,7 +372,7 @@ enum x86_result emul_arpl(struct emul *e, const struct insn *in)
 	return zf_result(e, SEL_RPL(dst) < rpl);
 }
 
-/* ---- LDTR and TR ----------------------------------------------------------------------------------------------- */
+/* ---- LDTR and TR ---------------------------------------------------------------------------- */
 
 enum x86_result emul_sldt(struct emul *e, const struct insn *in)
 {
@@ -377,7 +385,8 @@ enum x86_result emul_str(struct emul *e, const struct insn *in)
 }
 
 /* A system segment: in long mode the base has 64 bits, and must be canonical. */
-static enum x86_result load_system(struct emul *e, u16 sel, struct emul_desc *d, struct x86_segment *out)
+static enum x86_result load_system(struct emul *e, u16 sel, struct emul_desc *d,
+				   struct x86_segment *out)
 {
 	EMUL_TRY(emul_read_desc_high(e, sel, VEC_GP, d));
 	emul_seg_from_desc(out, sel, d->raw);
@@ -424,7 +433,8 @@ enum x86_result emul_ltr(struct emul *e, const struct insn *in)
 		return emul_fault_code(e, VEC_GP, SEL_ERROR(sel));
 	EMUL_TRY(emul_read_desc(e, sel, VEC_GP, &d));
 	type = desc_type(d.raw);
-	if (desc_s(d.raw) || !(type == DESC_TSS32 || (type == DESC_TSS16 && !emul_long_active(e->s))))
+	if (desc_s(d.raw) ||
+	    !(type == DESC_TSS32 || (type == DESC_TSS16 && !emul_long_active(e->s))))
 		return emul_fault_code(e, VEC_GP, SEL_ERROR(sel));
 	if (!desc_present(d.raw))
 		return emul_fault_code(e, VEC_NP, SEL_ERROR(sel));

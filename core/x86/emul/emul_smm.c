@@ -1,6 +1,7 @@
 /*
- * System management mode: the state-save maps, 64-bit as APM 2 table 10-1 has it, 32-bit as SDM 3C table 31-1, entry and RSM.
- * SMRAM is reached by linear addresses with paging off, in SMM's own address space (x86_state.smm is set).
+ * System management mode: the state-save maps, 64-bit as APM 2 table 10-1 has it, 32-bit as SDM 3C
+ * table 31-1, entry and RSM. SMRAM is reached by linear addresses with paging off, in SMM's own
+ * address space (x86_state.smm is set).
  */
 #include "core/x86/emul/emul_priv.h"
 
@@ -11,7 +12,7 @@
 #define SMM_REVISION_32	 0x00020000
 
 /* Offsets are written as the manuals do: from SMBASE + 0x8000. */
-#define AT(offset) ((offset) - 0x7e00)
+#define AT(offset) ((offset)-0x7e00)
 
 static void put(u8 *map, unsigned offset, unsigned size, u64 value)
 {
@@ -26,15 +27,16 @@ static u64 get(const u8 *map, unsigned offset, unsigned size)
 	return value;
 }
 
-/* ---- 64-bit map ------------------------------------------------------------------------------------------------ */
+/* ---- 64-bit map ----------------------------------------------------------------------------- */
 
 /* Where each segment's 16 bytes are: selector, attributes, limit, base. */
 static const u16 seg64[SEG_COUNT] = {
-	[SEG_ES] = 0x7e00, [SEG_CS] = 0x7e10, [SEG_SS] = 0x7e20, [SEG_DS] = 0x7e30,
+	[SEG_ES] = 0x7e00, [SEG_CS] = 0x7e10, [SEG_SS] = 0x7e20,   [SEG_DS] = 0x7e30,
 	[SEG_FS] = 0x7e40, [SEG_GS] = 0x7e50, [SEG_LDTR] = 0x7e70, [SEG_TR] = 0x7e90,
 };
 
-/* Attributes are descriptor bits 40..47 and 52..55 packed to 12 bits (APM 2 15.5.1). A null segment is not present. */
+/* Attributes are descriptor bits 40..47 and 52..55 packed to 12 bits (APM 2 15.5.1). A null segment
+ * is not present. */
 static u16 pack_ar(u32 ar)
 {
 	if (ar & AR_UNUSABLE)
@@ -94,11 +96,11 @@ static void restore64(struct x86_state *s, const u8 *map, u64 *smbase, bool *hlt
 	s->gdt.base = get(map, 0x7e68, 8);
 	s->idt.limit = get(map, 0x7e84, 4);
 	s->idt.base = get(map, 0x7e88, 8);
-	*hlt = get(map, 0x7ec9, 1) & 1;
+	* hlt = get(map, 0x7ec9, 1) & 1;
 	s->nmi_masked = get(map, 0x7eca, 1) & 1;
 	s->shadow = get(map, 0x7ecb, 1) & (SHADOW_STI | SHADOW_MOVSS);
 	s->efer = get(map, 0x7ed0, 8);
-	*smbase = get(map, 0x7f00, 4);
+	* smbase = get(map, 0x7f00, 4);
 	s->cr4 = get(map, 0x7f48, 8);
 	s->cr3 = get(map, 0x7f50, 8);
 	s->cr0 = get(map, 0x7f58, 8);
@@ -110,14 +112,15 @@ static void restore64(struct x86_state *s, const u8 *map, u64 *smbase, bool *hlt
 		s->gpr[i] = get(map, 0x7ff8 - 8 * i, 8);
 }
 
-/* ---- 32-bit map ------------------------------------------------------------------------------------------------ */
+/* ---- 32-bit map ----------------------------------------------------------------------------- */
 
 /* Selector, and the 12 bytes of rights, limit, base. */
 static const struct {
 	u16 sel, rest;
 } seg32[SEG_COUNT] = {
-	[SEG_ES] = { 0x7fa8, 0x7f84 }, [SEG_CS] = { 0x7fac, 0x7f90 }, [SEG_SS] = { 0x7fb0, 0x7f9c },
-	[SEG_DS] = { 0x7fb4, 0x7f2c }, [SEG_FS] = { 0x7fb8, 0x7f38 }, [SEG_GS] = { 0x7fbc, 0x7f44 },
+	[SEG_ES] = { 0x7fa8, 0x7f84 },	 [SEG_CS] = { 0x7fac, 0x7f90 },
+	[SEG_SS] = { 0x7fb0, 0x7f9c },	 [SEG_DS] = { 0x7fb4, 0x7f2c },
+	[SEG_FS] = { 0x7fb8, 0x7f38 },	 [SEG_GS] = { 0x7fbc, 0x7f44 },
 	[SEG_LDTR] = { 0x7fc0, 0x7f78 }, [SEG_TR] = { 0x7fc4, 0x7f5c },
 };
 
@@ -127,7 +130,8 @@ static void save32(const struct x86_state *s, u64 smbase, bool hlt, u8 *map)
 
 	for (i = 0; i < SEG_COUNT; i++) {
 		put(map, seg32[i].sel, 4, s->seg[i].sel);
-		put(map, seg32[i].rest, 4, s->seg[i].ar & AR_UNUSABLE ? s->seg[i].ar & AR_DPL : s->seg[i].ar);
+		put(map, seg32[i].rest, 4,
+		    s->seg[i].ar & AR_UNUSABLE ? s->seg[i].ar & AR_DPL : s->seg[i].ar);
 		put(map, seg32[i].rest + 4, 4, s->seg[i].limit);
 		put(map, seg32[i].rest + 8, 4, s->seg[i].base);
 	}
@@ -163,8 +167,8 @@ static void restore32(struct x86_state *s, const u8 *map, u64 *smbase, bool *hlt
 		s->seg[i].limit = get(map, seg32[i].rest + 4, 4);
 		s->seg[i].base = get(map, seg32[i].rest + 8, 4);
 	}
-	*smbase = get(map, 0x7ef8, 4);
-	*hlt = get(map, 0x7f02, 2) & 1;
+	* smbase = get(map, 0x7ef8, 4);
+	* hlt = get(map, 0x7f02, 2) & 1;
 	s->cr4 = get(map, 0x7f14, 4);
 	s->shadow = get(map, 0x7f1a, 1) & (SHADOW_STI | SHADOW_MOVSS);
 	s->nmi_masked = get(map, 0x7f1b, 1) & 1;
@@ -182,7 +186,7 @@ static void restore32(struct x86_state *s, const u8 *map, u64 *smbase, bool *hlt
 	s->cr0 = get(map, 0x7ffc, 4);
 }
 
-/* ---- entry and exit -------------------------------------------------------------------------------------------- */
+/* ---- entry and exit ------------------------------------------------------------------------- */
 
 /* The state in which SMM code begins, SDM 3C table 31-4. */
 static void enter_state(struct x86_state *s, u64 smbase)
@@ -211,8 +215,8 @@ static enum x86_result map_io(struct emul *e, u64 smbase, u8 *map, bool write)
 
 	for (i = 0; i < SMM_MAP_SIZE; i += 64) {
 		u32 la = smbase + SMM_MAP_OFFSET + i;
-		enum x86_result r = write ? e->ops->write(e, la, map + i, 64, EMUL_ACC_SYSTEM) :
-					    e->ops->read(e, la, map + i, 64, EMUL_ACC_SYSTEM);
+		enum x86_result r = write ? e->ops->write(e, la, map + i, 64, EMUL_ACC_SYSTEM)
+					  : e->ops->read(e, la, map + i, 64, EMUL_ACC_SYSTEM);
 
 		if (r != X86_CONTINUE && r != X86_EXIT)
 			return X86_SHUTDOWN;
@@ -237,7 +241,8 @@ enum x86_result emul_smm_enter(struct emul *e, u64 smbase, bool long_mode, bool 
 /* What no processor state can be, and RSM answers with shutdown (SDM 3C 31.5). */
 static bool state_valid(const struct x86_state *s)
 {
-	if (s->cr0 >> 32 || ((s->cr0 & CR0_PG) && !(s->cr0 & CR0_PE)) || ((s->cr0 & CR0_NW) && !(s->cr0 & CR0_CD)))
+	if (s->cr0 >> 32 || ((s->cr0 & CR0_PG) && !(s->cr0 & CR0_PE)) ||
+	    ((s->cr0 & CR0_NW) && !(s->cr0 & CR0_CD)))
 		return false;
 	if (!(s->efer & EFER_LMA) != !((s->cr0 & CR0_PG) && (s->efer & EFER_LME)))
 		return false;
@@ -265,7 +270,7 @@ enum x86_result emul_smm_leave(struct emul *e, u64 *smbase, bool long_mode, bool
 	else
 		restore32(s, map, &base, hlt);
 	s->smm = false;
-	*smbase = base;
+	* smbase = base;
 	if (!state_valid(s))
 		return X86_SHUTDOWN;
 	emul_mode_changed(e);

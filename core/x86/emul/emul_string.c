@@ -1,6 +1,7 @@
 /*
- * String and port instructions. Every element is one unit: its memory accesses, then the registers; a fault, an exit or
- * an interrupt between two elements leaves a state in which the same instruction goes on (SDM 2B REP).
+ * String and port instructions. Every element is one unit: its memory accesses, then the registers;
+ * a fault, an exit or an interrupt between two elements leaves a state in which the same
+ * instruction goes on (SDM 2B REP).
  */
 #include "core/x86/emul/emul_priv.h"
 
@@ -22,10 +23,11 @@ static enum x86_result source_la(struct emul *e, const struct insn *in, u64 *la)
 /* ES:DI, always. */
 static enum x86_result dest_la(struct emul *e, const struct insn *in, bool write, u64 *la)
 {
-	return emul_linear(e, SEG_ES, emul_get_gpr(e->s, REG_DI, in->addrsize), in->opsize, write, la);
+	return emul_linear(e, SEG_ES, emul_get_gpr(e->s, REG_DI, in->addrsize), in->opsize, write,
+			   la);
 }
 
-/* ---- one element ----------------------------------------------------------------------------------------------- */
+/* ---- one element ---------------------------------------------------------------------------- */
 
 static enum x86_result movs_element(struct emul *e, const struct insn *in)
 {
@@ -111,11 +113,13 @@ static enum x86_result outs_element(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- repetition ------------------------------------------------------------------------------------------------ */
+/* ---- repetition ----------------------------------------------------------------------------- */
 
-/* @compares: CMPS and SCAS, which REPE and REPNE end early; for the others both prefixes mean REP. */
+/* @compares: CMPS and SCAS, which REPE and REPNE end early; for the others both prefixes mean REP.
+ */
 EMUL_INLINE enum x86_result repeat(struct emul *e, const struct insn *in, bool compares,
-				   enum x86_result (*element)(struct emul *e, const struct insn *in))
+				   enum x86_result (*element)(struct emul *e,
+							      const struct insn *in))
 {
 	struct x86_state *s = e->s;
 	unsigned batch = EMUL_STRING_BATCH;
@@ -133,7 +137,8 @@ EMUL_INLINE enum x86_result repeat(struct emul *e, const struct insn *in, bool c
 			break;
 		if (e->tf_at_start || (e->after & EMUL_AFTER_EXIT) ||
 		    (e->ops->element_done ? e->ops->element_done(e) : !--batch)) {
-			/* An interrupt here returns with RF set: no second instruction breakpoint (SDM 3B 17.3.1.1). */
+			/* An interrupt here returns with RF set: no second instruction breakpoint
+			 * (SDM 3B 17.3.1.1). */
 			e->next_rip = s->rip;
 			s->rflags |= RFLAGS_RF;
 			e->after |= EMUL_AFTER_KEEP_RF;
@@ -168,9 +173,10 @@ enum x86_result emul_scas(struct emul *e, const struct insn *in)
 	return repeat(e, in, true, scas_element);
 }
 
-/* ---- ports ----------------------------------------------------------------------------------------------------- */
+/* ---- ports ---------------------------------------------------------------------------------- */
 
-/* IOPL, then the TSS's permission bitmap (SDM 1 19.5.2). Two bytes are read, both within the limit. */
+/* IOPL, then the TSS's permission bitmap (SDM 1 19.5.2). Two bytes are read, both within the limit.
+ */
 enum x86_result emul_check_io(struct emul *e, u16 port, unsigned size)
 {
 	const struct x86_state *s = e->s;
@@ -179,7 +185,8 @@ enum x86_result emul_check_io(struct emul *e, u16 port, unsigned size)
 
 	if (s->mode == X86_MODE_REAL || (s->mode != X86_MODE_V86 && s->cpl <= emul_iopl(s)))
 		return X86_CONTINUE;
-	if ((tr->ar & AR_UNUSABLE) || ((tr->ar & AR_TYPE) | 2) != DESC_TSS32_BUSY || tr->limit < 103)
+	if ((tr->ar & AR_UNUSABLE) || ((tr->ar & AR_TYPE) | 2) != DESC_TSS32_BUSY ||
+	    tr->limit < 103)
 		return emul_fault_code(e, VEC_GP, 0);
 	EMUL_TRY(emul_read_int(e, tr->base + 102, 2, EMUL_ACC_SYSTEM, &base));
 	base += port / 8;

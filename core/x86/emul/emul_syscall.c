@@ -1,6 +1,6 @@
 /*
- * The fast system calls: SYSCALL and SYSRET, SYSENTER and SYSEXIT (SDM 2B, SDM 3A 5.8.7, 5.8.8). They load fixed flat
- * segments without reading descriptors.
+ * The fast system calls: SYSCALL and SYSRET, SYSENTER and SYSEXIT (SDM 2B, SDM 3A 5.8.7, 5.8.8).
+ * They load fixed flat segments without reading descriptors.
  */
 #include "core/x86/emul/emul_priv.h"
 
@@ -23,7 +23,8 @@ static void flat_stack(struct x86_state *s, u16 sel, unsigned dpl)
 	};
 }
 
-/* Intel has it in 64-bit mode alone; AMD also in compatibility mode, to CSTAR, and outside long mode (APM 3 SYSCALL). */
+/* Intel has it in 64-bit mode alone; AMD also in compatibility mode, to CSTAR, and outside long
+ * mode (APM 3 SYSCALL). */
 enum x86_result emul_syscall(struct emul *e, const struct insn *in)
 {
 	struct x86_state *s = e->s;

@@ -1,10 +1,11 @@
 /*
- * System instructions: flags that guard interrupts, descriptor table registers, control and debug registers, MSRs, time,
- * identification, caches and hints (SDM 2A to 2D, SDM 3A chapters 2 and 20).
+ * System instructions: flags that guard interrupts, descriptor table registers, control and debug
+ * registers, MSRs, time, identification, caches and hints (SDM 2A to 2D, SDM 3A chapters 2 and 20).
  */
 #include "core/x86/emul/emul_priv.h"
 
-/* "AuthenticAMD" or "HygonGenuine": some instructions differ by vendor, by as much as their existence. */
+/* "AuthenticAMD" or "HygonGenuine": some instructions differ by vendor, by as much as their
+ * existence. */
 bool emul_vendor_amd(struct emul *e)
 {
 	u32 regs[4] = { 0 };
@@ -18,7 +19,7 @@ static enum x86_result gp0(struct emul *e)
 	return emul_fault_code(e, VEC_GP, 0);
 }
 
-/* ---- CLI, STI, CLAC, STAC -------------------------------------------------------------------------------------- */
+/* ---- CLI, STI, CLAC, STAC ------------------------------------------------------------------- */
 
 /* Which flag CLI and STI mean here: IF, VIF by VME or PVI (SDM 3B 20.3.3.5, 20.4), or none (0). */
 static u64 interrupt_flag(const struct x86_state *s)
@@ -68,9 +69,10 @@ enum x86_result emul_stac(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- GDTR, IDTR, machine status word --------------------------------------------------------------------------- */
+/* ---- GDTR, IDTR, machine status word -------------------------------------------------------- */
 
-static enum x86_result store_table(struct emul *e, const struct insn *in, const struct x86_dtable *t)
+static enum x86_result store_table(struct emul *e, const struct insn *in,
+				   const struct x86_dtable *t)
 {
 	unsigned base_size = e->s->mode == X86_MODE_LONG ? 8 : 4;
 	u8 buf[10];
@@ -148,7 +150,7 @@ enum x86_result emul_clts(struct emul *e, const struct insn *in)
 	return set_cr(e, 0, e->s->cr0 & ~CR0_TS);
 }
 
-/* ---- control and debug registers ------------------------------------------------------------------------------- */
+/* ---- control and debug registers ------------------------------------------------------------ */
 
 enum x86_result emul_mov_cr(struct emul *e, const struct insn *in)
 {
@@ -205,7 +207,7 @@ enum x86_result emul_mov_dr(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- MSRs, counters, identification ---------------------------------------------------------------------------- */
+/* ---- MSRs, counters, identification --------------------------------------------------------- */
 
 static void put_edx_eax(struct x86_state *s, u64 v)
 {
@@ -330,7 +332,7 @@ enum x86_result emul_xsetbv(struct emul *e, const struct insn *in)
 	return emul_done(e, e->ops->set_xcr(e, e->s->gpr[REG_CX], get_edx_eax(e->s)));
 }
 
-/* ---- FS and GS bases ------------------------------------------------------------------------------------------- */
+/* ---- FS and GS bases ------------------------------------------------------------------------ */
 
 static unsigned base_reg(const struct insn *in)
 {
@@ -371,7 +373,7 @@ enum x86_result emul_swapgs(struct emul *e, const struct insn *in)
 	return X86_CONTINUE;
 }
 
-/* ---- caches, TLB, waiting -------------------------------------------------------------------------------------- */
+/* ---- caches, TLB, waiting ------------------------------------------------------------------- */
 
 enum x86_result emul_hlt(struct emul *e, const struct insn *in)
 {
@@ -429,7 +431,8 @@ enum x86_result emul_monitor(struct emul *e, const struct insn *in)
 }
 
 /*
- * Nothing watches the monitored line, and software must expect MWAIT to end at any time (SDM 3A 8.10.4): it ends at once.
+ * Nothing watches the monitored line, and software must expect MWAIT to end at any time (SDM
+ * 3A 8.10.4): it ends at once.
  */
 enum x86_result emul_mwait(struct emul *e, const struct insn *in)
 {
@@ -477,7 +480,7 @@ enum x86_result emul_clzero(struct emul *e, const struct insn *in)
 	return emul_write(e, la, zero, 64, 0);
 }
 
-/* ---- x87, SIMD, XSAVE ------------------------------------------------------------------------------------------ */
+/* ---- x87, SIMD, XSAVE ----------------------------------------------------------------------- */
 
 /* Where #UD ends and #NM begins: SDM 2A 2.4 and 2.8, SDM 3A tables 2-3 and 13-1. */
 enum x86_result emul_check_state(struct emul *e, const struct insn *in)

@@ -1,16 +1,18 @@
 /*
- * Which handler serves which mnemonic. What is not listed is undefined to a guest: it raises #UD, as the instructions of
- * extensions that CPUID does not show.
+ * Which handler serves which mnemonic. What is not listed is undefined to a guest: it raises #UD,
+ * as the instructions of extensions that CPUID does not show.
  */
 #include "core/x86/emul/emul_priv.h"
 
-#define H(name, handler)	  [MN_##name] = { .fn = emul_##handler }
-#define HF(name, handler, feat)	  [MN_##name] = { .fn = emul_##handler, .feature = X86_FEATURE_##feat }
-#define HOWN(name, handler)	  [MN_##name] = { .fn = emul_##handler, .check = CHECK_OWN }
+#define H(name, handler) [MN_##name] = { .fn = emul_##handler }
+#define HF(name, handler, feat) \
+	[MN_##name] = { .fn = emul_##handler, .feature = X86_FEATURE_##feat }
+#define HOWN(name, handler) [MN_##name] = { .fn = emul_##handler, .check = CHECK_OWN }
 #define HFOWN(name, handler, feat) \
 	[MN_##name] = { .fn = emul_##handler, .feature = X86_FEATURE_##feat, .check = CHECK_OWN }
 #define X87(name) [MN_##name] = { .fn = emul_native }
 
+/* clang-format off */
 const struct emul_entry emul_table[MN_SIMD_FIRST] = {
 	/* Integer arithmetic and logic */
 	H(ADD, add), H(OR, or), H(ADC, adc), H(SBB, sbb), H(AND, and), H(SUB, sub), H(XOR, xor), H(CMP, cmp),
@@ -90,3 +92,4 @@ const struct emul_entry emul_table[MN_SIMD_FIRST] = {
 	X87(FCOMIP), X87(FFREE), X87(FFREEP), X87(FLDENV), X87(FNSTENV), X87(FLDCW), X87(FNSTCW), X87(FNSTSW),
 	X87(FNCLEX), X87(FNINIT), X87(FNENI), X87(FNDISI), X87(FNSETPM), X87(FRSTOR), X87(FNSAVE), X87(FWAIT),
 };
+/* clang-format on */

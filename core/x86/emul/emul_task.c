@@ -1,6 +1,6 @@
 /*
- * Hardware task switches between 16- and 32-bit TSSs (SDM 3A chapter 7). Up to the commit point nothing has changed; a
- * fault after it belongs to the new task (SDM 3A 7.3).
+ * Hardware task switches between 16- and 32-bit TSSs (SDM 3A chapter 7). Up to the commit point
+ * nothing has changed; a fault after it belongs to the new task (SDM 3A 7.3).
  */
 #include "core/x86/emul/emul_priv.h"
 
@@ -130,17 +130,19 @@ static enum x86_result load_segments(struct emul *e, const struct task *t)
 	x86_update_mode(s);
 	EMUL_TRY(emul_check_sreg(e, SEG_SS, t->sel[SEG_SS], cpl, VEC_TS, &s->seg[SEG_SS]));
 	for (i = 0; i < ARRAY_SIZE(data); i++)
-		EMUL_TRY(emul_check_sreg(e, data[i], t->sel[data[i]], cpl, VEC_TS, &s->seg[data[i]]));
+		EMUL_TRY(emul_check_sreg(e, data[i], t->sel[data[i]], cpl, VEC_TS,
+					 &s->seg[data[i]]));
 	emul_mode_changed(e);
 	return X86_CONTINUE;
 }
 
-enum x86_result emul_task_switch(struct emul *e, u16 sel, struct emul_desc *d, enum emul_task_cause cause, bool has_error,
-				 u32 error)
+enum x86_result emul_task_switch(struct emul *e, u16 sel, struct emul_desc *d,
+				 enum emul_task_cause cause, bool has_error, u32 error)
 {
 	struct x86_state *s = e->s;
 	struct x86_segment new_tr, *tr = &s->seg[SEG_TR];
-	bool wide = desc_type(d->raw) & 8, old_wide = tr->ar & 8, link = cause == TASK_CALL || cause == TASK_EVENT;
+	bool wide = desc_type(d->raw) & 8, old_wide = tr->ar & 8,
+	     link = cause == TASK_CALL || cause == TASK_EVENT;
 	unsigned i, len, offset = old_wide ? TSS32_EIP : TSS16_IP;
 	struct emul_desc old_desc;
 	struct emul_frame f;
@@ -185,12 +187,15 @@ enum x86_result emul_task_switch(struct emul *e, u16 sel, struct emul_desc *d, e
 
 	/* The commit point: from here on it is the new task. */
 	e->task_switched = true;
-	*tr = new_tr;
+	* tr = new_tr;
 	s->cr0 |= CR0_TS;
 	s->rip = e->next_rip = new.ip;
-	s->rflags = (new.flags & (RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL | RFLAGS_NT)) | RFLAGS_ONE;
+	s->rflags = (new.flags &(RFLAGS_ARITH | RFLAGS_TF | RFLAGS_IF | RFLAGS_DF | RFLAGS_IOPL |
+				 RFLAGS_NT)) |
+		    RFLAGS_ONE;
 	if (wide)
-		s->rflags |= new.flags & (RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF | RFLAGS_VIP | RFLAGS_ID);
+		s->rflags |= new.flags &(RFLAGS_RF | RFLAGS_VM | RFLAGS_AC | RFLAGS_VIF |
+					 RFLAGS_VIP | RFLAGS_ID);
 	e->after |= EMUL_AFTER_KEEP_RF;
 	e->tf_at_start = false;
 	s->shadow = 0;
