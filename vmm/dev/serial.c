@@ -5,9 +5,10 @@
  * full, and then it stays busy until there is room. Receiving fills the FIFO and interrupts; a few bytes below the trigger level are
  * announced at once as a character timeout, since there is no line on which more could be on their way.
  *
- * Input that waits when the guest starts (a pipe, what was typed while it booted) would be lost: drivers empty the FIFO when
- * they open the port. So nothing is received until the guest either asks for receive interrupts or polls for input, which shows
- * by its reading the line status again and again without sending.
+ * Input that waits when the guest starts (a pipe, what was typed while it booted) would be lost: drivers empty the FIFO while they
+ * probe and open the port. So the line holds it back, as a modem does without RTS, until the guest raises RTS with receive
+ * interrupts on, or has had those on for a while without RTS, or polls for input, which shows by its reading the line status again and
+ * again and doing nothing else.
  */
 #include "vmm/dev/serial.h"
 #include "vmm/chardev.h"
@@ -16,6 +17,7 @@
 
 #define FIFO	   16
 #define POLLS_MIN  64 /* status reads in a row that are polling */
+#define PATIENCE   (NS_PER_SEC / 2) /* with receive interrupts on, but no RTS */
 
 enum { RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 
@@ -71,7 +73,9 @@ struct serial {
 	bool thr_interrupt;	/* the transmitter became empty and nobody has read of it yet */
 	bool interrupting;
 	u8 rx[FIFO], rx_at, rx_count;
-	u8 polls;		/* reads of the line status since the last byte sent */
+	struct loop_timer patience;
+	bool ready;		/* to receive, see above */
+	u8 polls;		/* reads of the line status with nothing else in between */
 	u8 tx;			/* waits for the back end while THRE is clear */
 };
 
@@ -172,9 +176,32 @@ static size_t serial_can_receive(struct chardev_front *f)
 {
 	struct serial *s = container_of(f, struct serial, front);
 
-	if (s->mcr & MCR_LOOP || (!(s->ier & IER_RDI) && s->polls < POLLS_MIN))
-		return 0;
-	return rx_room(s);
+	return s->mcr & MCR_LOOP || !s->ready ? 0 : rx_room(s);
+}
+
+/* Looks, after a change of a register, whether the guest is ready. Once it is, it stays so until it turns receiving off. */
+static void update_ready(struct serial *s)
+{
+	bool interrupts = s->ier & IER_RDI;
+
+	if (s->polls >= POLLS_MIN || (interrupts && s->mcr & MCR_RTS))
+		s->ready = true;
+	else if (!interrupts)
+		s->ready = false;
+	if (!interrupts || s->ready)
+		loop_timer_cancel(&s->patience);
+	else if (!s->patience.armed)
+		loop_timer_set(&s->patience, loop_now(s->patience.loop, LOOP_CLOCK_VM) + PATIENCE);
+	if (s->ready)
+		chardev_poke(&s->front);
+}
+
+static void patience_over(struct loop_timer *t)
+{
+	struct serial *s = container_of(t, struct serial, patience);
+
+	s->ready = true;
+	chardev_poke(&s->front);
 }
 
 static void serial_receive(struct chardev_front *f, const u8 *bytes, size_t count)
@@ -216,6 +243,9 @@ static u64 serial_read(struct io_region *r, u64 offset, unsigned size)
 	struct serial *s = container_of(r, struct serial, regs);
 	u8 v = 0;
 
+	/* Taking what came is part of polling. */
+	if (offset != LSR && (offset != RBR_THR_DLL || s->polls < POLLS_MIN))
+		s->polls = 0;
 	switch (offset) {
 	case RBR_THR_DLL:
 		if (s->lcr & LCR_DLAB)
@@ -240,7 +270,7 @@ static u64 serial_read(struct io_region *r, u64 offset, unsigned size)
 		v = s->lsr;
 		s->lsr &= ~(LSR_OE | LSR_BI);
 		if (s->polls < POLLS_MIN && ++s->polls == POLLS_MIN)
-			chardev_poke(&s->front);
+			update_ready(s);
 		update(s);
 		break;
 	case MSR:
@@ -275,6 +305,7 @@ static void serial_write(struct io_region *r, u64 offset, u64 value, unsigned si
 	struct serial *s = container_of(r, struct serial, regs);
 	u8 v = value;
 
+	s->polls = 0;
 	switch (offset) {
 	case RBR_THR_DLL:
 		if (s->lcr & LCR_DLAB) {
@@ -284,7 +315,6 @@ static void serial_write(struct io_region *r, u64 offset, u64 value, unsigned si
 		if (!(s->lsr & LSR_THRE))
 			return; /* overwrites what waits: an overrun, which the chip does not report */
 		s->tx = v;
-		s->polls = 0;
 		s->lsr &= ~(LSR_THRE | LSR_TEMT);
 		s->thr_interrupt = false;
 		transmit(s);
@@ -298,16 +328,14 @@ static void serial_write(struct io_region *r, u64 offset, u64 value, unsigned si
 		if (v & ~s->ier & IER_THRI)
 			s->thr_interrupt = s->lsr & LSR_THRE;
 		s->ier = v & 0x0f;
-		if (v & IER_RDI)
-			chardev_poke(&s->front);
+		update_ready(s);
 		break;
 	case IIR_FCR: write_fcr(s, v); break;
 	case LCR: s->lcr = v; break;
 	case MCR:
 		s->mcr = v & 0x1f;
 		modem_update(s);
-		if (!(s->mcr & MCR_LOOP))
-			chardev_poke(&s->front);
+		update_ready(s);
 		break;
 	case SCR: s->scr = v; return;
 	}
@@ -325,7 +353,8 @@ static void serial_reset(struct device *dev)
 	s->mcr = MCR_OUT2;
 	s->lsr = LSR_THRE | LSR_TEMT;
 	s->msr = MSR_CTS | MSR_DSR | MSR_DCD;
-	s->thr_interrupt = false;
+	s->thr_interrupt = s->ready = false;
+	loop_timer_cancel(&s->patience);
 	s->rx_count = s->rx_at = s->polls = 0;
 	update(s);
 	chardev_poke(&s->front);
@@ -361,6 +390,7 @@ static int serial_realize(struct device *dev, struct error *err)
 		if (r < 0)
 			return r;
 	}
+	loop_timer_init(&s->patience, &m->loop, LOOP_CLOCK_VM, patience_over);
 	io_region_init(&s->regs, "serial", &serial_ops, 8);
 	io_region_map(m, &s->regs, IO_PORT, s->iobase, 0);
 	return 0;
@@ -370,6 +400,7 @@ static void serial_unrealize(struct device *dev)
 {
 	struct serial *s = container_of(dev, struct serial, dev);
 
+	loop_timer_cancel(&s->patience);
 	io_region_unmap(dev->machine, &s->regs);
 	chardev_detach(&s->front);
 }
