@@ -17,7 +17,9 @@
  * decoded from, and whenever an exec translation of the page is walked anew (after a flush, a CR3 load, an eviction), lite_code_validate()
  * compares. With paging on that suffices: a page becomes code of something else only by a new mapping, which
  * needs a flush of the old one by the guest. With paging off there are no mappings, so the run loop drops the exec entries after every exit to the client and every
- * injected interrupt: a boot loader learns of the end of its DMA by one of the two.
+ * injected interrupt: a boot loader learns of the end of its DMA by one of the two. They are dropped too whenever the client replaces
+ * registers or debug state, as it does around everything else that rewrites memory under a guest: loading a saved VM,
+ * a debugger's breakpoints, reset. And a page that gets another block is compared as well.
  */
 #include "engines/lite/lite.h"
 
@@ -263,8 +265,14 @@ static struct lite_page *page_make(struct lite_vcpu *c, u64 gfn, const u8 *host)
 	u64 bit = BIT64(gfn % 64);
 	unsigned word = (gfn / 64) % 512;
 
-	if (page && page->blocks)
-		return page;
+	if (page && page->blocks) {
+		/* Blocks made at different times must come from the same bytes. */
+		if (host_copy_from_client(c->scratch, (u64)host, 4096))
+			return NULL;
+		if (!memcmp(c->scratch, page->copy, 4096))
+			return page;
+		kill_range(c, page, 0, 4096);
+	}
 	g = lite_gfns(lvm, gfn, true);
 	if (!g)
 		return NULL;

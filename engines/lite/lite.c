@@ -64,6 +64,8 @@ static void lite_state_changed(struct vcpu *vcpu, unsigned groups)
 		lite_tlb_flush_all(c);
 		c->seen_cr0 = ~0ULL; /* lite_refresh() looks at everything */
 	}
+	if (groups & ~REGS_FPU)
+		c->recheck_code = true; /* see block.c */
 }
 
 static void lite_state_sync(struct vcpu *vcpu, unsigned groups)
@@ -364,8 +366,9 @@ static void lite_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 	lite_enter_guest(c);
 	lite_refresh(c);
 	/* The client may have written code since; see block.c. */
-	if (!(vcpu->x86.cr0 & CR0_PG))
+	if (!(vcpu->x86.cr0 & CR0_PG) || c->recheck_code)
 		lite_tlb_flush_exec(c);
+	c->recheck_code = false;
 	if (c->event_valid) {
 		struct x86_event ev = c->event;
 

@@ -194,6 +194,7 @@ struct lite_vcpu {
 	bool window_irq, window_nmi;
 	bool event_valid;
 	struct x86_event event;
+	bool recheck_code; /* the client changed state: it may have changed code too */
 	bool watching;	/* breakpoints are live: accesses are compared, hits collected */
 	u64 debug_hits;
 	enum x86_result emul_result;

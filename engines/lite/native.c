@@ -142,6 +142,9 @@ void lite_fpu_save_slow(struct lite_vcpu *c)
 			 : "memory");
 	c->fpu_loaded = false;
 	c->fpu_live = 0;
+	/* Readers of the image take a component whose bit is clear for initial, MXCSR with it; XRSTOR does not (SDM 1 13.8.1). */
+	if (x->mxcsr != MXCSR_INIT)
+		fpu_header(&c->vcpu)->xstate_bv |= XCR0_SSE;
 	/* Where our stub and its operand lie is nothing for the guest: its own instruction and operand instead. */
 	if (x->fip >= (u64)room->rx && x->fip < (u64)room->rx + STUB_ROOM) {
 		x->fip = c->x87_rip;

@@ -512,7 +512,12 @@ static enum x86_result lite_cmpxchg(struct emul *e, u64 la, void *old, const voi
 		return r;
 	if (unlikely(c->watching))
 		c->debug_hits |= debug_data_hit(&c->vcpu, la, len, true);
-	if (first == len && place.host) {
+	if (first == len && !place.host) {
+		/* A device: the read was seen by it, as on a bus; nothing can come between that and the write. */
+		*done = true;
+		return vcpu_phys_write(&c->vcpu, place.gpa, new, len);
+	}
+	if (first == len) {
 		if (place.code)
 			return lite_code_write(c, la, system, new, len, old, done);
 		if (la & (len - 1))
@@ -525,24 +530,21 @@ static enum x86_result lite_cmpxchg(struct emul *e, u64 la, void *old, const voi
 		return X86_CONTINUE;
 	}
 	/*
-	 * Across two pages, or not in memory: one at a time among those who come here. (A store of another vCPU
-	 * between the two steps is lost; no processor promises LOCK on device memory, and Linux forbids split locks.)
+	 * Across two pages: not atomic towards a store of another vCPU that comes between the two steps. No Linux does
+	 * this (split locks are #AC or seconds of delay on hardware).
 	 */
-	second = place;
-	if (first != len) {
-		r = lite_translate(c, next_page(c, la), LITE_WRITE, system, &second);
-		if (r != X86_CONTINUE)
-			return r;
-	}
+	r = lite_translate(c, next_page(c, la), LITE_WRITE, system, &second);
+	if (r != X86_CONTINUE)
+		return r;
 	r = get(c, &place, was, first);
-	if (r == X86_CONTINUE && first != len)
+	if (r == X86_CONTINUE)
 		r = get(c, &second, was + first, len - first);
 	if (r != X86_CONTINUE)
 		return r;
 	*done = !memcmp(was, old, len);
 	if (*done) {
 		r = put(c, &place, la, system, new, first);
-		if (r == X86_CONTINUE && first != len)
+		if (r == X86_CONTINUE)
 			r = put(c, &second, next_page(c, la), system, (const u8 *)new + first, len - first);
 	}
 	memcpy(old, was, len);

@@ -1,6 +1,6 @@
 /*
  * The smallest machine that boots a Linux kernel on libtrine: bzImage by the 64-bit boot protocol, in-kernel interrupt
- * chips and PIT, the transmitting half of a 16550, an MP table (so that several vCPUs are found without ACPI). For trying the engine without a monitor.
+ * chips and PIT, the transmitting half of a 16550, the ACPI tables that name the vCPUs. For trying the engine without a monitor.
  *
  *	build/tests/lite-boot build/guest/vmlinuz build/guest/initramfs.cpio [VCPUS [COMMAND LINE]]
  *
@@ -26,7 +26,7 @@
 #define CMDLINE	   0x20000UL
 #define TABLES	   0x30000UL
 #define GDT	   0x38000UL
-#define MP_TABLE   0x9fc00UL
+#define ACPI	   0xe0000UL
 #define KERNEL	   0x1000000UL
 #define INITRD	   0x8000000UL
 #define MAX_VCPUS  8
@@ -66,58 +66,51 @@ static uint8_t sum(const uint8_t *p, unsigned n)
 	return -s;
 }
 
-/* MultiProcessor Specification 1.4: floating pointer, configuration table with CPUs, one ISA bus, one I/O APIC, its pins. */
-static void mp_table(void)
+static void table(uint8_t *t, const char *signature, unsigned length, unsigned revision)
 {
-	uint8_t *fp = ram + MP_TABLE, *t = fp + 16, *e = t + 44;
-	unsigned entries = 0;
+	memcpy(t, signature, 4);
+	*(uint32_t *)(t + 4) = length;
+	t[8] = revision;
+	memcpy(t + 10, "TRINE LITEBOOT", 14);
+	t[9] = 0;
+	t[9] = sum(t, length);
+}
 
-	for (int i = 0; i < nr_vcpus; i++, e += 20, entries++) {
-		e[0] = 0;
-		e[1] = i;
-		e[2] = 0x14;
-		e[3] = i ? 1 : 3;
-		*(uint32_t *)(e + 4) = 0x600;
-		*(uint32_t *)(e + 8) = 0x201;
+/* ACPI 6.4 chapter 5: RSDP, XSDT, hardware-reduced FADT, an empty DSDT, and the MADT that names the processors. */
+static void acpi(void)
+{
+	uint8_t *rsdp = ram + ACPI, *xsdt = rsdp + 0x100, *fadt = rsdp + 0x200, *dsdt = rsdp + 0x400, *madt = rsdp + 0x500, *e = madt + 44;
+
+	for (int i = 0; i < nr_vcpus; i++, e += 8) {
+		e[1] = 8;
+		e[2] = e[3] = i;
+		e[4] = 1;
 	}
-	memcpy(e, "\1\0ISA   ", 8);
-	e += 8;
-	entries++;
-	e[0] = 2;
-	e[1] = nr_vcpus;
-	e[2] = 0x11;
-	e[3] = 1;
+	e[0] = 1;
+	e[1] = 12;
 	*(uint32_t *)(e + 4) = 0xfec00000;
-	e += 8;
-	entries++;
-	for (int pin = 0; pin < 16; pin++, e += 8, entries++) {
-		e[0] = 3;
-		e[5] = pin;
-		e[6] = nr_vcpus;
-		e[7] = pin == 0 ? 2 : pin;
-		if (pin == 2) {
-			e -= 8;
-			entries--;
-		}
-	}
-	for (int lint = 0; lint < 2; lint++, e += 8, entries++) {
-		e[0] = 4;
-		e[1] = lint ? 1 : 3;
-		e[6] = 0xff;
-		e[7] = lint;
-	}
-	memcpy(t, "PCMP", 4);
-	*(uint16_t *)(t + 4) = e - t;
-	t[6] = 4;
-	memcpy(t + 8, "TRINE   LITE        ", 20);
-	*(uint16_t *)(t + 34) = entries;
-	*(uint32_t *)(t + 36) = 0xfee00000;
-	t[7] = sum(t, e - t);
-	memcpy(fp, "_MP_", 4);
-	*(uint32_t *)(fp + 4) = MP_TABLE + 16;
-	fp[8] = 1;
-	fp[9] = 4;
-	fp[10] = sum(fp, 16);
+	e += 12;
+	e[0] = 2; /* the PIT is on pin 2 */
+	e[1] = 10;
+	*(uint32_t *)(e + 4) = 2;
+	e += 10;
+	*(uint32_t *)(madt + 36) = 0xfee00000;
+	*(uint32_t *)(madt + 40) = 1;
+	table(madt, "APIC", e - madt, 4);
+	table(dsdt, "DSDT", 36, 2);
+	*(uint32_t *)(fadt + 40) = ACPI + 0x400;
+	*(uint64_t *)(fadt + 140) = ACPI + 0x400;
+	*(uint32_t *)(fadt + 112) = 1U << 20 | 1U << 4 | 1U << 5;
+	table(fadt, "FACP", 276, 6);
+	*(uint64_t *)(xsdt + 36) = ACPI + 0x200;
+	*(uint64_t *)(xsdt + 44) = ACPI + 0x500;
+	table(xsdt, "XSDT", 52, 1);
+	memcpy(rsdp, "RSD PTR ", 8);
+	rsdp[15] = 2;
+	*(uint32_t *)(rsdp + 20) = 36;
+	*(uint64_t *)(rsdp + 24) = ACPI + 0x100;
+	rsdp[8] = sum(rsdp, 20);
+	rsdp[32] = sum(rsdp, 36);
 }
 
 static void load(const char *kernel, const char *initrd, const char *cmdline)
@@ -143,7 +136,7 @@ static void load(const char *kernel, const char *initrd, const char *cmdline)
 	strcpy((char *)ram + CMDLINE, cmdline);
 	zero[0x1e8] = 2;
 	*(uint64_t *)(zero + 0x2d0) = 0;
-	*(uint64_t *)(zero + 0x2d8) = MP_TABLE;
+	*(uint64_t *)(zero + 0x2d8) = 0x9fc00;
 	*(uint32_t *)(zero + 0x2e0) = 1;
 	*(uint64_t *)(zero + 0x2e4) = 0x100000;
 	*(uint64_t *)(zero + 0x2ec) = RAM - 0x100000;
@@ -156,7 +149,8 @@ static void load(const char *kernel, const char *initrd, const char *cmdline)
 	}
 	*(uint64_t *)(ram + GDT + 16) = 0x00af9a000000ffffULL;
 	*(uint64_t *)(ram + GDT + 24) = 0x00cf92000000ffffULL;
-	mp_table();
+	*(uint64_t *)(zero + 0x70) = ACPI;
+	acpi();
 }
 
 static void set_up(int kvm, int i)
@@ -201,11 +195,19 @@ static void set_up(int kvm, int i)
 		die("setting registers");
 }
 
+/* The serial port's interrupt: transmitter empty, which it always is. */
+static void line(int level)
+{
+	struct kvm_irq_level irq = { .irq = 4, .level = !!level };
+
+	trine_ioctl(vm, KVM_IRQ_LINE, &irq);
+}
+
 static void io(struct kvm_run *run)
 {
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 	unsigned n = run->io.size * run->io.count;
-	static uint8_t lcr, ier, scratch;
+	static uint8_t lcr, ier, scratch, irq;
 
 	if (run->io.direction == KVM_EXIT_IO_OUT) {
 		switch (run->io.port) {
@@ -213,9 +215,13 @@ static void io(struct kvm_run *run)
 			if (!(lcr & 0x80)) {
 				fwrite(data, 1, n, stdout);
 				fflush(stdout);
+				line(irq = ier & 2);
 			}
 			break;
-		case 0x3f9: ier = data[0]; break;
+		case 0x3f9:
+			if (!(lcr & 0x80))
+				line(irq = (ier = data[0]) & 2);
+			break;
 		case 0x3fb: lcr = data[0]; break;
 		case 0x3ff: scratch = data[0]; break;
 		case 0x64:
@@ -232,7 +238,10 @@ static void io(struct kvm_run *run)
 	switch (run->io.port) {
 	case 0x3f8: data[0] = 0; break;
 	case 0x3f9: data[0] = ier; break;
-	case 0x3fa: data[0] = 1; break;
+	case 0x3fa:
+		data[0] = irq ? 2 : 1;
+		line(irq = 0);
+		break;
 	case 0x3fb: data[0] = lcr; break;
 	case 0x3fc: data[0] = 8; break;
 	case 0x3fd: data[0] = 0x60; break;
@@ -309,7 +318,7 @@ int main(int argc, char **argv)
 	ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (ram == MAP_FAILED)
 		die("memory");
-	load(argv[1], argv[2], argc > 4 ? argv[4] : "console=ttyS0 earlyprintk=ttyS0 acpi=off pci=off panic=-1 reboot=k");
+	load(argv[1], argv[2], argc > 4 ? argv[4] : "console=ttyS0 earlyprintk=ttyS0 pci=off panic=-1 reboot=k");
 	kvm = trine_open("/dev/kvm", O_RDWR);
 	vm = trine_ioctl(kvm, KVM_CREATE_VM, 0);
 	size = trine_ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
