@@ -31,20 +31,45 @@ int lite_code_init(struct lite_vm *lvm)
 	return 0;
 }
 
-static void arena_free(struct lite_vm *lvm)
+static void chunks_free(struct lite_chunk **chunks)
 {
+	while (*chunks) {
+		struct lite_chunk *chunk = *chunks;
+
+		*chunks = chunk->next;
+		host_free_pages(chunk, LITE_ARENA_CHUNK);
+	}
+}
+
+/*
+ * What was thrown away is freed when no vCPU can be in the middle of an instruction that it found there: each has passed the top of
+ * its run loop, or is outside of KVM_RUN, since. Others wait for the next flush. code_lock held.
+ */
+static void arena_condemn(struct lite_vm *lvm)
+{
+	u64 oldest = ~0ULL;
+	struct vcpu *vcpu;
+	unsigned i;
+
+	vm_for_each_vcpu(i, vcpu, &lvm->vm)
+		oldest = MIN(oldest, __atomic_load_n(&to_lite(vcpu)->quiet_gen, __ATOMIC_SEQ_CST));
+	if (oldest >= lvm->condemned_gen)
+		chunks_free(&lvm->condemned);
 	while (lvm->chunks) {
 		struct lite_chunk *chunk = lvm->chunks;
 
 		lvm->chunks = chunk->next;
-		host_free_pages(chunk, LITE_ARENA_CHUNK);
+		chunk->next = lvm->condemned;
+		lvm->condemned = chunk;
 	}
 	lvm->arena_used = 0;
+	lvm->condemned_gen = __atomic_add_fetch(&lvm->flush_gen, 1, __ATOMIC_SEQ_CST);
 }
 
 void lite_code_destroy(struct lite_vm *lvm)
 {
-	arena_free(lvm);
+	chunks_free(&lvm->chunks);
+	chunks_free(&lvm->condemned);
 	for (unsigned i = 0; i < LITE_GFNS_TOP; i++)
 		if (lvm->gfns[i])
 			host_free_pages(lvm->gfns[i], sizeof(struct lite_gfns));
@@ -191,13 +216,17 @@ static void flush_blocks(struct lite_vcpu *c)
 {
 	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
 
+	/* First nobody finds them any more, then those go who had. */
+	for (unsigned i = 0; i < LITE_BLOCK_HASH; i++)
+		__atomic_store_n(&lvm->blocks[i], NULL, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < LITE_PAGE_HASH; i++)
+		__atomic_store_n(&lvm->pages[i], NULL, __ATOMIC_RELEASE);
 	lite_shootdown(lvm, c, LITE_PEND_BLOCKS);
 	for (unsigned i = 0; i < LITE_GFNS_TOP; i++)
 		if (lvm->gfns[i])
-			memset(lvm->gfns[i]->code, 0, sizeof(lvm->gfns[i]->code));
-	memset(lvm->blocks, 0, sizeof(lvm->blocks));
-	memset(lvm->pages, 0, sizeof(lvm->pages));
-	arena_free(lvm);
+			for (unsigned j = 0; j < ARRAY_SIZE(lvm->gfns[i]->code); j++)
+				__atomic_store_n(&lvm->gfns[i]->code[j], 0, __ATOMIC_SEQ_CST);
+	arena_condemn(lvm);
 	lite_jumps_flush(c);
 	c->blocks_count++;
 	c->op = NULL;

@@ -48,6 +48,7 @@ static int lite_vcpu_init(struct vcpu *vcpu)
 	vcpu->emul.s = &vcpu->x86;
 	vcpu->emul.ops = &lite_emul_ops;
 	vcpu->regs_avail = REGS_ALL;
+	c->quiet_gen = ~0ULL;
 	err = lite_tlb_init(c);
 	if (!err)
 		err = lite_fpu_init(c);
@@ -292,6 +293,7 @@ static void run(struct lite_vcpu *c, const void *arg)
 	u64 va;
 
 	for (;;) {
+		__atomic_store_n(&c->quiet_gen, __atomic_load_n(&lvm->flush_gen, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
 		lite_serve_pending(c);
 		if (unlikely(vcpu_must_exit(vcpu))) {
 			exit->reason = EXIT_NONE;
@@ -363,6 +365,7 @@ static void lite_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 	c->efault = false;
 	c->op = NULL;
 	__atomic_store_n(&c->budget, LITE_BUDGET, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->quiet_gen, __atomic_load_n(&to_lite_vm(vcpu->vm)->flush_gen, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
 	lite_enter_guest(c);
 	lite_refresh(c);
 	/* The client may have written code since; see block.c. */
@@ -385,6 +388,7 @@ static void lite_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 	lite_fpu_save(c);
 	c->window_irq = c->window_nmi = false;
 	lite_leave_guest(c);
+	__atomic_store_n(&c->quiet_gen, ~0ULL, __ATOMIC_SEQ_CST);
 }
 
 const struct engine_ops lite_engine = {

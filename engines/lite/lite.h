@@ -138,6 +138,9 @@ struct lite_vm {
 	struct lite_page *pages[LITE_PAGE_HASH];
 	struct lite_chunk *chunks;
 	size_t arena_used;
+	struct lite_chunk *condemned; /* thrown away, perhaps still read: see arena_condemn() */
+	u64 condemned_gen;
+	u64 flush_gen; /* (a) counts flushes of the cache */
 	u64 code_gen; /* (a) counts deaths of blocks */
 	struct lite_gfns *gfns[LITE_GFNS_TOP]; /* (a) */
 	struct lite_stubs *stubs;
@@ -188,6 +191,7 @@ struct lite_vcpu {
 	u64 native_regs[4]; /* AX, CX, DX, flags of a stub */
 
 	u32 pending;  /* (a) LITE_PEND_* */
+	u64 quiet_gen; /* (a) lite_vm.flush_gen when it last held no pointer into the block cache; ~0 outside of KVM_RUN */
 	u32 in_guest; /* (a) holds translations; else another may go on without it */
 	u32 stopped;  /* (v) nesting of lite_leave_guest() */
 
