@@ -20,8 +20,7 @@
 struct emul;
 
 /* Access kinds handed to read/write/cmpxchg, beside the direction. */
-#define EMUL_ACC_SYSTEM 1 /* implicit supervisor access (descriptor tables, TSS), whatever CPL is \
-			   */
+#define EMUL_ACC_SYSTEM 1 /* implicit supervisor access (descriptor tables, TSS) at any CPL */
 #define EMUL_ACC_RMW	2 /* a read that a write to the same place follows: needs write permission */
 #define EMUL_ACC_LOCKED 4 /* part of a locked operation */
 
@@ -56,8 +55,8 @@ struct emul_ops {
 	enum x86_result (*set_msr)(struct emul *e, u32 index, u64 value);
 	enum x86_result (*set_xcr)(struct emul *e, u32 index, u64 value);
 	enum x86_result (*rdpmc)(struct emul *e, u32 index, u64 *value);
-	void (*cpuid)(struct emul *e,
-		      u32 regs[4]); /* in: eax, ecx in [0], [2]; out: eax ebx ecx edx */
+	/* In: EAX and ECX in [0] and [2]; out: EAX, EBX, ECX, EDX. */
+	void (*cpuid)(struct emul *e, u32 regs[4]);
 	bool (*has_feature)(struct emul *e, u32 feature); /* X86_FEATURE_* of core/x86/cpuid.h */
 	u64 (*rdtsc)(struct emul *e);
 	void (*invlpg)(struct emul *e, u64 la);
