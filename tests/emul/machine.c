@@ -15,6 +15,9 @@ static enum x86_result check(struct emul *e, u64 la, unsigned len, bool write, b
 {
 	struct machine *m = of(e);
 	u64 size = (u64)m->pages << 12, at, done;
+
+	if (m->retry_in && !--m->retry_in)
+		return X86_RETRY;
 	u32 error = (write ? PFERR_W : 0) | (!system && e->s->cpl == 3 ? PFERR_U : 0);
 
 	for (done = 0; done < len; done += 0x1000 - (at & 0xfff)) {
@@ -39,7 +42,7 @@ static enum x86_result m_fetch(struct emul *e, u64 la, void *buf, unsigned len)
 
 	if (r == X86_CONTINUE)
 		memcpy(buf, of(e)->mem + (la - of(e)->base), len);
-	else
+	else if (r == X86_FAULT)
 		e->fault.error |= PFERR_I;
 	return r;
 }

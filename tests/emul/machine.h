@@ -26,6 +26,7 @@ struct machine {
 	u8 *mem;
 	u8 *rights; /* PAGE_*, one a page */
 	bool features[CPUID_WORDS * 32];
+	unsigned retry_in; /* the n-th access from now on returns X86_RETRY; 0: none */
 	bool touched_outside; /* some access went beyond the memory */
 	/* What system instructions asked for, in the order of the calls: names and values for the
 	 * tests to compare. */

@@ -246,7 +246,7 @@ static bool state_valid(const struct x86_state *s)
 		return false;
 	if (!(s->efer & EFER_LMA) != !((s->cr0 & CR0_PG) && (s->efer & EFER_LME)))
 		return false;
-	return !(s->efer & EFER_LMA) || (s->cr4 & CR4_PAE);
+	return !(s->efer & EFER_LMA) || ((s->cr4 & CR4_PAE) && !(s->rflags & RFLAGS_VM));
 }
 
 enum x86_result emul_smm_leave(struct emul *e, u64 *smbase, bool long_mode, bool *hlt)
