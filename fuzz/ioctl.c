@@ -176,16 +176,20 @@ static void own_pointer(uint8_t *structure, unsigned field)
 	memcpy(structure + field, &value, sizeof(value));
 }
 
-static void own_memory_size(struct kvm_userspace_memory_region *region)
+/* The slot must not reach past what is ours, or the guest writes into the fuzzer. @structure may be misaligned. */
+static void own_slot(uint8_t *structure)
 {
-	/* The slot must not reach past what is ours, or the guest writes into the fuzzer. */
-	uint64_t base = region->userspace_addr, end = (uintptr_t)guest + GUEST_SIZE;
+	struct kvm_userspace_memory_region region;
+	uint64_t base, end = (uintptr_t)guest + GUEST_SIZE;
 
+	memcpy(&region, structure, sizeof(region));
+	base = region.userspace_addr;
 	if (base < (uintptr_t)guest || base >= end)
-		region->userspace_addr = base = (uintptr_t)guest;
-	if (region->memory_size > end - base)
-		region->memory_size = (end - base) & (region->memory_size | ~0xfffffULL);
-	region->guest_phys_addr &= 0x1ffffffff;
+		region.userspace_addr = base = (uintptr_t)guest;
+	if (region.memory_size > end - base)
+		region.memory_size = (end - base) & (region.memory_size | ~0xfffffULL);
+	region.guest_phys_addr &= 0x1ffffffff;
+	memcpy(structure, &region, sizeof(region));
 }
 
 static void call(const struct command *c, int fd, int eventfd, uint8_t placement, const uint8_t *data, size_t length)
@@ -227,7 +231,7 @@ static void call(const struct command *c, int fd, int eventfd, uint8_t placement
 		}
 	}
 	if (c->number == KVM_SET_USER_MEMORY_REGION)
-		own_memory_size((struct kvm_userspace_memory_region *)structure);
+		own_slot(structure);
 	/* The guest may have put this structure under its own feet; what the library copied once counts. */
 	trine_ioctl(fd, c->number, placement & 0x80 ? (unsigned long)(arena + ARENA_SIZE - 1) : (unsigned long)structure);
 }

@@ -70,7 +70,7 @@ void lite_code_destroy(struct lite_vm *lvm)
 {
 	chunks_free(&lvm->chunks);
 	chunks_free(&lvm->condemned);
-	for (unsigned i = 0; i < LITE_GFNS_TOP; i++)
+	for (unsigned i = 0; i < lvm->gfns_end; i++)
 		if (lvm->gfns[i])
 			host_free_pages(lvm->gfns[i], sizeof(struct lite_gfns));
 	host_mutex_destroy(&lvm->code_lock);
@@ -97,6 +97,7 @@ void *lite_arena_alloc(struct lite_vm *lvm, size_t size)
 struct lite_gfns *lite_gfns(struct lite_vm *lvm, u64 gfn, bool make)
 {
 	struct lite_gfns **place, *g, *none = NULL;
+	u32 end;
 
 	if ((gfn >> LITE_GFNS_SHIFT) >= LITE_GFNS_TOP)
 		return NULL;
@@ -105,6 +106,12 @@ struct lite_gfns *lite_gfns(struct lite_vm *lvm, u64 gfn, bool make)
 	if (g || !make)
 		return g;
 	g = host_zalloc_pages(sizeof(*g));
+	/* Before the pointer can be seen: who goes through all looks no further. */
+	end = __atomic_load_n(&lvm->gfns_end, __ATOMIC_RELAXED);
+	while (end <= gfn >> LITE_GFNS_SHIFT &&
+	       !__atomic_compare_exchange_n(&lvm->gfns_end, &end, (u32)(gfn >> LITE_GFNS_SHIFT) + 1, false, __ATOMIC_RELEASE,
+					    __ATOMIC_RELAXED))
+		;
 	if (g && !__atomic_compare_exchange_n(place, &none, g, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
 		host_free_pages(g, sizeof(*g));
 		g = none;
@@ -222,7 +229,7 @@ static void flush_blocks(struct lite_vcpu *c)
 	for (unsigned i = 0; i < LITE_PAGE_HASH; i++)
 		__atomic_store_n(&lvm->pages[i], NULL, __ATOMIC_RELEASE);
 	lite_shootdown(lvm, c, LITE_PEND_BLOCKS);
-	for (unsigned i = 0; i < LITE_GFNS_TOP; i++)
+	for (unsigned i = 0; i < __atomic_load_n(&lvm->gfns_end, __ATOMIC_ACQUIRE); i++)
 		if (lvm->gfns[i])
 			for (unsigned j = 0; j < ARRAY_SIZE(lvm->gfns[i]->code); j++)
 				__atomic_store_n(&lvm->gfns[i]->code[j], 0, __ATOMIC_SEQ_CST);

@@ -142,6 +142,7 @@ struct lite_vm {
 	u64 condemned_gen;
 	u64 flush_gen; /* (a) counts flushes of the cache */
 	u64 code_gen; /* (a) counts deaths of blocks */
+	u32 gfns_end; /* (a) gfns[] is empty from here on: it is large, and mostly never touched */
 	struct lite_gfns *gfns[LITE_GFNS_TOP]; /* (a) */
 	struct lite_stubs *stubs;
 };
