@@ -121,14 +121,17 @@ static void inject_exception(struct vcpu *vcpu)
 	vcpu->vm->engine->inject(vcpu, ev);
 }
 
-/* What was on its way when the guest stopped goes first. */
+/* Exceptions, then what was on its way when the guest stopped. */
 static bool reinject(struct vcpu *vcpu)
 {
 	const struct engine_ops *engine = vcpu->vm->engine;
 	struct x86_event ev = { 0 };
 
-	if (vcpu->events.exception.injected) {
+	/* A pending exception belongs to the instruction before: what the client injected since waits until it is taken */
+	if (vcpu->events.exception.injected || vcpu->events.exception.pending) {
 		inject_exception(vcpu);
+		if (vcpu->events.nmi.injected || vcpu->events.interrupt.injected)
+			vcpu_set_request(vcpu, REQ_EVENT);
 		return true;
 	}
 	if (vcpu->events.nmi.injected) {
@@ -158,10 +161,6 @@ void vcpu_inject_events(struct vcpu *vcpu)
 	struct vcpu_events *events = &vcpu->events;
 	bool busy = reinject(vcpu);
 
-	if (!busy && events->exception.pending) {
-		inject_exception(vcpu);
-		busy = true;
-	}
 	/* SDM 3A table 6-2: after the traps of the last instruction SMI, then NMI, then interrupts */
 	if (events->smi_pending && !vcpu->x86.smm && !busy) {
 		events->smi_pending = false;

@@ -75,6 +75,7 @@ static enum x86_result client_read(struct vcpu *vcpu, enum io_space kind, u64 ad
 	io->key = key;
 	io->pending_read = (struct io_fragment){ .addr = addr, .len = len, .kind = kind };
 	io->read_pending = true;
+	io->for_event = vcpu->events.exception.injected || vcpu->events.interrupt.injected || vcpu->events.nmi.injected;
 	return X86_RETRY;
 }
 
@@ -791,7 +792,7 @@ static int left(int r)
 }
 
 /* The instruction that asked goes on, unless the client moved the vCPU elsewhere meanwhile. */
-static int finish_instruction(struct vcpu *vcpu, u64 rip)
+static int finish_instruction(struct vcpu *vcpu, u64 rip, bool for_event)
 {
 	struct engine_exit exit;
 
@@ -802,8 +803,8 @@ static int finish_instruction(struct vcpu *vcpu, u64 rip)
 		vcpu->msr_exit.state = MSR_EXIT_NONE;
 		return 0;
 	}
-	/* It was the delivery of an event that asked: the engine delivers it again and finds the answer */
-	if (vcpu->events.exception.injected || vcpu->events.interrupt.injected || vcpu->events.nmi.injected)
+	/* The engine delivers the event again and finds the answer. (What the client injected meanwhile comes after the instruction.) */
+	if (for_event)
 		return 0;
 	vcpu_emulate(vcpu, &exit);
 	return left(run_handle_exit(vcpu, &exit));
@@ -833,17 +834,17 @@ int vcpu_complete_io(struct vcpu *vcpu)
 		memcpy(f->data, f->kind == IO_MMIO ? vcpu->run->mmio.data : pio_page(vcpu), f->len);
 		io->nr_answered++;
 		io->next_answer = 0;
-		return finish_instruction(vcpu, io->key.rip);
+		return finish_instruction(vcpu, io->key.rip, io->for_event);
 	}
 	if (io->batch.state == IO_BATCH_IN_ASKED) {
 		io->batch.state = IO_BATCH_IN_READY;
-		return finish_instruction(vcpu, io->batch.rip);
+		return finish_instruction(vcpu, io->batch.rip, false);
 	}
 	if (vcpu->msr_exit.state == MSR_EXIT_ASKED) {
 		vcpu->msr_exit.state = MSR_EXIT_ANSWERED;
 		vcpu->msr_exit.error = vcpu->run->msr.error;
 		vcpu->msr_exit.data = vcpu->run->msr.data;
-		return finish_instruction(vcpu, vcpu->msr_exit.rip);
+		return finish_instruction(vcpu, vcpu->msr_exit.rip, false);
 	}
 	if (io->pending_dr6) {
 		struct engine_exit exit = { 0 };

@@ -151,11 +151,20 @@ static void lite_cpuid_mask(u32 function, u32 index, u32 regs[4])
 
 /* ---- the run loop ------------------------------------------------------------------------------------------------ */
 
-static void clear_injected(struct vcpu *vcpu)
+/* @ev went through the IDT. Another one may be on its way behind it. */
+static void clear_injected(struct vcpu *vcpu, const struct x86_event *ev)
 {
-	vcpu->events.exception.injected = false;
-	vcpu->events.interrupt.injected = false;
-	vcpu->events.nmi.injected = false;
+	switch (ev->type) {
+	case X86_EVENT_INTR:
+	case X86_EVENT_SOFT_INT:
+		vcpu->events.interrupt.injected = false;
+		break;
+	case X86_EVENT_NMI:
+		vcpu->events.nmi.injected = false;
+		break;
+	default:
+		vcpu->events.exception.injected = false;
+	}
 }
 
 static void shutdown(struct engine_exit *exit)
@@ -172,15 +181,15 @@ static bool deliver(struct lite_vcpu *c, const struct x86_event *ev, struct engi
 	r = vcpu_insn_done(vcpu, r);
 	switch (r) {
 	case X86_CONTINUE:
-		clear_injected(vcpu);
+		clear_injected(vcpu, ev);
 		lite_refresh(c);
 		return true;
 	case X86_SHUTDOWN:
-		clear_injected(vcpu);
+		clear_injected(vcpu, ev);
 		shutdown(exit);
 		return false;
 	case X86_EXIT:
-		clear_injected(vcpu);
+		clear_injected(vcpu, ev);
 		vcpu_emul_exit(vcpu, r, exit);
 		return false;
 	default:

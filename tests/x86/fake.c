@@ -90,8 +90,14 @@ static bool deliver(struct vcpu *vcpu, const struct x86_event *ev, struct engine
 {
 	enum x86_result r = vcpu_insn_done(vcpu, emul_deliver_event(&vcpu->emul, ev));
 
-	if (r == X86_CONTINUE || r == X86_SHUTDOWN || r == X86_EXIT)
-		vcpu->events.exception.injected = vcpu->events.interrupt.injected = vcpu->events.nmi.injected = false;
+	if (r == X86_CONTINUE || r == X86_SHUTDOWN || r == X86_EXIT) {
+		if (ev->type == X86_EVENT_INTR || ev->type == X86_EVENT_SOFT_INT)
+			vcpu->events.interrupt.injected = false;
+		else if (ev->type == X86_EVENT_NMI)
+			vcpu->events.nmi.injected = false;
+		else
+			vcpu->events.exception.injected = false;
+	}
 	if (r == X86_CONTINUE)
 		return true;
 	vcpu_emul_exit(vcpu, r, exit);

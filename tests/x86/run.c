@@ -209,6 +209,33 @@ static void interrupts_by_client(void)
 	tap_ok(!machine_ioctl(m.vcpu_fd, KVM_INTERRUPT, &irq) && ran_to(KVM_EXIT_HLT) && m.vcpu->x86.rip == 0x2001 &&
 		       !m.run->if_flag && get32(&m, m.vcpu->x86.gpr[REG_SP]) == CODE + 2,
 	       "KVM_INTERRUPT goes through the vector table");
+	REAL("\xe4\x60\xf4"); /* in al,60h; hlt, with interrupts on */
+	m.vcpu->x86.rflags |= RFLAGS_IF;
+	ran_to(KVM_EXIT_IO);
+	pio()[0] = 0x5a;
+	machine_ioctl(m.vcpu_fd, KVM_INTERRUPT, &irq);
+	tap_ok(ran_to(KVM_EXIT_HLT) && m.vcpu->x86.rip == 0x2001 && (u8)*gpr(REG_AX) == 0x5a &&
+		       (u16)get32(&m, *gpr(REG_SP)) == CODE + 2,
+	       "KVM_INTERRUPT while IN waits: the instruction first, its answer once, then the interrupt");
+
+	/* rdmsr of nothing, answered with an error: #GP, and an interrupt behind it */
+	{
+		struct kvm_enable_cap cap = { .cap = KVM_CAP_X86_USER_SPACE_MSR, .args = { KVM_MSR_EXIT_REASON_UNKNOWN } };
+
+		machine_ioctl(m.vm_fd, KVM_ENABLE_CAP, &cap);
+		REAL("\x0f\x32\xf4");
+		put32(&m, 13 * 4, 0x2100);
+		machine_code(&m, 0x2100, "\x90\xf4", 2);
+		*gpr(REG_CX) = 0x12345678;
+		ran_to(KVM_EXIT_X86_RDMSR);
+		m.run->msr.error = 1;
+		machine_ioctl(m.vcpu_fd, KVM_INTERRUPT, &irq);
+		tap_ok(ran_to(KVM_EXIT_HLT) && m.vcpu->x86.rip == 0x2001 && (u16)get32(&m, *gpr(REG_SP)) == 0x2100 &&
+			       (u16)get32(&m, *gpr(REG_SP) + 6) == CODE,
+		       "an exception of the instruction before goes first, and loses no interrupt");
+		cap.args[0] = 0;
+		machine_ioctl(m.vm_fd, KVM_ENABLE_CAP, &cap);
+	}
 	irq.irq = 256;
 	tap_ok(machine_ioctl(m.vcpu_fd, KVM_INTERRUPT, &irq) == -EINVAL, "KVM_INTERRUPT refuses vector 256");
 }
