@@ -306,7 +306,7 @@ static int pci_attach(struct device_bus *b, struct device *dev, struct error *er
 	}
 	pci->bus = bus;
 	pci->devfn = PCI_DEVFN(slot, function);
-	put_le16(pci->writable + PCI_COMMAND, PCI_COMMAND_MASTER | PCI_COMMAND_SPECIAL | PCI_COMMAND_PARITY |
+	put_le16(pci->writable + PCI_COMMAND, PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |
 						       PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
 	pci->writable[PCI_CACHE_LINE_SIZE] = 0xff;
 	pci->writable[PCI_LATENCY_TIMER] = 0xff;

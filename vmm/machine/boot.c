@@ -160,7 +160,7 @@ int boot_copy(struct machine *m, u64 gpa, const void *bytes, u64 size, const cha
 
 	if (!to || (gpa < b->tables_end && gpa + size > b->tables))
 		return error_set(err, -ENOMEM, "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
-				 (unsigned long long)(size + 1023) / 1024, (unsigned long long)gpa,
+				 (unsigned long long)(size / KiB + !!(size % KiB)), (unsigned long long)gpa,
 				 (unsigned long long)(m->memory.ram_size / MiB));
 	memcpy(to, bytes, size);
 	memory_wrote(m, gpa, size);
@@ -174,7 +174,7 @@ int boot_clear(struct machine *m, u64 gpa, u64 size, const char *what, struct er
 
 	if (!to || (gpa < b->tables_end && gpa + size > b->tables))
 		return error_set(err, -ENOMEM, "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
-				 (unsigned long long)(size + 1023) / 1024, (unsigned long long)gpa,
+				 (unsigned long long)(size / KiB + !!(size % KiB)), (unsigned long long)gpa,
 				 (unsigned long long)(m->memory.ram_size / MiB));
 	memset(to, 0, size);
 	memory_wrote(m, gpa, size);

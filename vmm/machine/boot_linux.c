@@ -36,9 +36,11 @@ static int linux_probe(struct machine *m, struct boot *b, struct error *err)
 	if (k->size < SETUP_HEADER + sizeof(h))
 		return error_set(err, -ENOEXEC, "the bzImage is truncated after %llu bytes", (unsigned long long)k->size);
 	header_get(b, &h);
-	if (h.version < 0x202 || !(h.loadflags & LOADED_HIGH))
-		return error_set(err, -ENOEXEC, "boot protocol %u.%02u, or a zImage: a bzImage of 2.02 or newer is wanted",
-				 h.version >> 8, h.version & 0xff);
+	if (h.version < 0x202)
+		return error_set(err, -ENOEXEC, "boot protocol %u.%02u: 2.02 or newer is wanted", h.version >> 8,
+				 h.version & 0xff);
+	if (!(h.loadflags & LOADED_HIGH))
+		return error_set(err, -ENOEXEC, "a zImage: a bzImage is wanted");
 	want = setup_size(&h) + (h.version >= 0x204 ? h.syssize * 16ull : 1);
 	/* The last 16 bytes of syssize are rounding. */
 	if (k->size + 15 < want)
@@ -72,7 +74,7 @@ static int linux_place(struct machine *m, struct boot *b, struct error *err)
 	struct boot_entry *entry = &b->entry;
 	struct boot_params params;
 	struct setup_header h;
-	u64 load, room, payload, initrd, limit;
+	u64 load, end, payload, initrd, limit;
 	bool long_mode;
 	int r;
 
@@ -80,19 +82,26 @@ static int linux_place(struct machine *m, struct boot *b, struct error *err)
 	long_mode = h.version >= 0x20c && h.xloadflags & XLF_KERNEL_64;
 	payload = b->kernel.size - setup_size(&h);
 	load = h.version >= 0x20a && h.relocatable_kernel && h.pref_address ? h.pref_address : BOOT_HIGH;
-	/* It unpacks itself upwards from where it stands, init_size bytes in all. */
-	room = h.version >= 0x20a ? MAX(h.init_size, payload) : payload;
-	if (load + room > b->tables && h.relocatable_kernel)
-		load = BOOT_HIGH;
+	/* It unpacks itself upwards, init_size bytes in all, from where it stands, or from where it goes if that cannot change. */
+	end = load + payload;
+	if (h.version >= 0x20a) {
+		end = MAX(end, load + h.init_size);
+		if (end > b->tables && h.relocatable_kernel) {
+			load = BOOT_HIGH;
+			end = load + MAX(h.init_size, payload);
+		} else if (!h.relocatable_kernel) {
+			end = MAX(end, h.pref_address + h.init_size);
+		}
+	}
 	r = boot_copy(m, load, b->kernel.bytes + setup_size(&h), payload, "the kernel", err);
-	if (!r && load + room > b->tables)
+	if (!r && end > b->tables)
 		r = error_set(err, -ENOMEM, "the kernel needs %llu MiB to unpack, -m %llu MiB is too little",
-			      (unsigned long long)((load + room + MiB - 1) / MiB),
+			      (unsigned long long)(end / MiB + 1),
 			      (unsigned long long)(m->memory.ram_size / MiB));
 	if (r < 0)
 		return r;
 	limit = h.version >= 0x203 ? h.initrd_addr_max + 1ull : 0x38000000;
-	r = boot_place_initrd(m, load + room, limit, &initrd, err);
+	r = boot_place_initrd(m, end, limit, &initrd, err);
 	if (r < 0)
 		return r;
 	memset(&params, 0, sizeof(params));
