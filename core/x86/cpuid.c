@@ -33,7 +33,8 @@ static const struct {
 	[CPUID_1_ECX] = { 1, 0, 2,
 		F(SSE3) | F(PCLMULQDQ) | F(SSSE3) | F(FMA) | F(CX16) | F(SSE41) | F(SSE42) | F(MOVBE) | F(POPCNT) | F(AES) |
 		F(XSAVE) | F(AVX) | F(F16C) | F(RDRAND),
-		F(PCID) | F(X2APIC) | F(TSC_DEADLINE) | F(HYPERVISOR) },
+		/* Not TSC_DEADLINE: it needs a LAPIC in core, so KVM_CAP_TSC_DEADLINE_TIMER tells of it and the client adds it */
+		F(PCID) | F(X2APIC) | F(HYPERVISOR) },
 	[CPUID_7_EBX] = { 7, 0, 1,
 		F(BMI1) | F(AVX2) | F(BMI2) | F(ERMS) | F(AVX512F) | F(AVX512DQ) | F(RDSEED) | F(ADX) | F(AVX512IFMA) |
 		F(CLFLUSHOPT) | F(CLWB) | F(AVX512CD) | F(SHA) | F(AVX512BW) | F(AVX512VL),

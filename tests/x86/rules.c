@@ -272,6 +272,8 @@ static void cpuid_rules(void)
 	tap_ok(e && !(e->ecx & (X86_FEATURE_BIT(X86_FEATURE_VMX) | X86_FEATURE_BIT(X86_FEATURE_MONITOR))) &&
 		       (e->ecx & X86_FEATURE_BIT(X86_FEATURE_HYPERVISOR)) && (e->ecx & X86_FEATURE_BIT(X86_FEATURE_X2APIC)),
 	       "CPUID 1: x2APIC and a hypervisor, no VMX, no MONITOR");
+	tap_ok(e && !(e->ecx & X86_FEATURE_BIT(X86_FEATURE_TSC_DEADLINE)),
+	       "CPUID 1: the TSC deadline is a capability's to tell, for it needs a LAPIC in core");
 	e = entry(c, 7, 0);
 	tap_ok(e && !(e->ebx & X86_FEATURE_BIT(X86_FEATURE_RTM)) && !(e->ecx & X86_FEATURE_BIT(X86_FEATURE_PKU)) &&
 		       !(e->ecx & X86_FEATURE_BIT(X86_FEATURE_LA57)) && !(e->edx & 1U << 24),
