@@ -90,7 +90,7 @@ class Session:
         return self.guest.text[start:self.guest.seen]
 
     def boots(self):
-        self.guest.expect(r"^Linux \S+, 2 CPU", BOOT_SECONDS)
+        self.guest.expect(r"Linux \S+, 2 CPU", BOOT_SECONDS)
         self.guest.expect(r"# ", STEP_SECONDS)
         return True
 
