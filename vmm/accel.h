@@ -1,5 +1,6 @@
 /*
- * The accelerator: what answers the KVM API. The monitor knows it by these four functions and KVM_CHECK_EXTENSION, nothing else.
+ * The accelerator: what answers the KVM API. The monitor knows it by these four functions and
+ * KVM_CHECK_EXTENSION, nothing else.
  *
  *	accel_ioctl(m, m->vm_fd, KVM_IRQ_LINE, &level)	a negative errno instead of -1 and errno
  */
@@ -24,19 +25,22 @@ struct accel {
 extern const struct accel accel_lite, accel_kvm;
 
 /**
- * Chooses by @name ("lite", "kvm", "auto"), opens it into m->accel and m->kvm_fd. For auto one line on standard error says what was
- * chosen and why. Errors: -EINVAL (unknown name), what opening answers, with text.
+ * Chooses by @name ("lite", "kvm", "auto"), opens it into m->accel and m->kvm_fd. For auto one line
+ * on standard error says what was chosen and why. Errors: -EINVAL (unknown name), what opening
+ * answers, with text.
  */
 int accel_open(struct machine *m, const char *name, struct error *err);
 
 /**
- * Whether @a runs a guest as the processor does: 0, or a negative errno with the reason in @err. Creates and destroys a VM.
+ * Whether @a runs a guest as the processor does: 0, or a negative errno with the reason in @err.
+ * Creates and destroys a VM.
  */
 int accel_probe(const struct accel *a, struct error *err);
 
 /** ioctl by m->accel; the result, or a negative errno. Any thread. */
 int accel_ioctl(const struct machine *m, int fd, unsigned long request, void *argument);
-int accel_ioctl_value(const struct machine *m, int fd, unsigned long request, unsigned long argument);
+int accel_ioctl_value(const struct machine *m, int fd, unsigned long request,
+		      unsigned long argument);
 /** KVM_CHECK_EXTENSION on the VM (on the system before there is one); 0 if it is absent. */
 int accel_has(const struct machine *m, int extension);
 

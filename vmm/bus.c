@@ -1,6 +1,6 @@
 /*
- * The address spaces of devices: regions may overlap and move; a flat view, rebuilt when they do, makes a lookup one binary
- * search. Accesses are split to what a device can take.
+ * The address spaces of devices: regions may overlap and move; a flat view, rebuilt when they do,
+ * makes a lookup one binary search. Accesses are split to what a device can take.
  */
 #include "vmm/bus.h"
 #include "vmm/machine.h"
@@ -40,8 +40,9 @@ static bool above(const struct io_region *a, const struct io_region *b)
 }
 
 /*
- * Between two neighbouring edges (a region's first address, or the one after its last) the answer is the same everywhere,
- * so one winner is found for each such stretch. There are tens of regions: quadratic is cheap, and this runs only on a change.
+ * Between two neighbouring edges (a region's first address, or the one after its last) the answer
+ * is the same everywhere, so one winner is found for each such stretch. There are tens of regions:
+ * quadratic is cheap, and this runs only on a change.
  */
 static void rebuild(struct bus *bus, enum io_space space)
 {
@@ -51,11 +52,11 @@ static void rebuild(struct bus *bus, enum io_space space)
 	unsigned count = 0, edges = 0, i, n = 0;
 	u64 *edge;
 
-	list_for_each(pos, head)
+	list_for_each (pos, head)
 		count++;
 	edge = xzalloc((2 * count + 1) * sizeof(*edge));
 	view = xzalloc((2 * count + 1) * sizeof(*view));
-	list_for_each(pos, head) {
+	list_for_each (pos, head) {
 		r = list_entry(pos, struct io_region, link);
 		edge[edges++] = r->base;
 		if (r->base + r->size) /* ends at the very top: no edge after it */
@@ -66,7 +67,7 @@ static void rebuild(struct bus *bus, enum io_space space)
 		if (i && edge[i] == edge[i - 1])
 			continue;
 		winner = NULL;
-		list_for_each(pos, head) {
+		list_for_each (pos, head) {
 			r = list_entry(pos, struct io_region, link);
 			if (edge[i] - r->base < r->size && (!winner || above(r, winner)))
 				winner = r;
@@ -91,7 +92,8 @@ void io_region_init(struct io_region *r, const char *name, const struct io_ops *
 	*r = (struct io_region){ .name = name, .ops = ops, .size = size };
 }
 
-void io_region_map(struct machine *m, struct io_region *r, enum io_space space, u64 base, int priority)
+void io_region_map(struct machine *m, struct io_region *r, enum io_space space, u64 base,
+		   int priority)
 {
 	struct bus *bus = &m->bus;
 
@@ -99,8 +101,12 @@ void io_region_map(struct machine *m, struct io_region *r, enum io_space space, 
 		return;
 	if (r->mapped)
 		io_region_unmap(m, r);
-	/* A region that would wrap around the top of its space cannot be reached in full: it is cut off by not mapping it. */
-	if (!r->size || base + (r->size - 1) < base || (space == IO_PORT && base + r->size > 0x10000))
+	/*
+	 * A region that would wrap around the top of its space cannot be reached in full: it is cut
+	 * off by not mapping it.
+	 */
+	if (!r->size || base + (r->size - 1) < base ||
+	    (space == IO_PORT && base + r->size > 0x10000))
 		return;
 	r->space = space;
 	r->base = base;
@@ -172,7 +178,8 @@ u64 bus_read(struct machine *m, enum io_space space, u64 addr, unsigned size)
 		n = range ? chunk(range, addr + done, size - done) : 1;
 		part = ~0ull;
 		if (range && range->region->ops->read)
-			part = range->region->ops->read(range->region, addr + done - range->region->base, n);
+			part = range->region->ops->read(range->region,
+							addr + done - range->region->base, n);
 		value |= (part & ones(n)) << (8 * done);
 		done += n;
 	}
@@ -194,8 +201,8 @@ void bus_write(struct machine *m, enum io_space space, u64 addr, u64 value, unsi
 	}
 }
 
-static int eventfd_ioctl(struct machine *m, enum io_space space, u64 addr, unsigned size, bool match, u64 value,
-			 int fd, u32 flags)
+static int eventfd_ioctl(struct machine *m, enum io_space space, u64 addr, unsigned size,
+			 bool match, u64 value, int fd, u32 flags)
 {
 	struct kvm_ioeventfd io = {
 		.datamatch = match ? value : 0,
@@ -211,12 +218,14 @@ static int eventfd_ioctl(struct machine *m, enum io_space space, u64 addr, unsig
 	return accel_ioctl(m, m->vm_fd, KVM_IOEVENTFD, &io);
 }
 
-int bus_eventfd_add(struct machine *m, enum io_space space, u64 addr, unsigned size, bool match, u64 value, int fd)
+int bus_eventfd_add(struct machine *m, enum io_space space, u64 addr, unsigned size, bool match,
+		    u64 value, int fd)
 {
 	return eventfd_ioctl(m, space, addr, size, match, value, fd, 0);
 }
 
-int bus_eventfd_del(struct machine *m, enum io_space space, u64 addr, unsigned size, bool match, u64 value, int fd)
+int bus_eventfd_del(struct machine *m, enum io_space space, u64 addr, unsigned size, bool match,
+		    u64 value, int fd)
 {
 	return eventfd_ioctl(m, space, addr, size, match, value, fd, KVM_IOEVENTFD_FLAG_DEASSIGN);
 }

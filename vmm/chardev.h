@@ -11,7 +11,8 @@
  *	n = chardev_write(&s->front, bytes, count);	what is not taken: wait for front.writable
  *	chardev_poke(&s->front);			there is room again for input
  *
- * A front end that is not attached may be written to: the bytes are gone. All under the machine lock.
+ * A front end that is not attached may be written to: the bytes are gone. All under the machine
+ * lock.
  */
 #ifndef VMM_CHARDEV_H
 #define VMM_CHARDEV_H
@@ -23,7 +24,7 @@ struct machine;
 struct chardev;
 
 enum chardev_event {
-	CHARDEV_OPENED,	 /* the other side is there; also right after attach, if it is */
+	CHARDEV_OPENED, /* the other side is there; also right after attach, if it is */
 	CHARDEV_CLOSED,
 	CHARDEV_BREAK,
 	CHARDEV_FOCUS_IN, /* of several front ends on a mux this one has the keyboard now */
@@ -36,7 +37,10 @@ struct chardev_front {
 	void (*receive)(struct chardev_front *f, const u8 *bytes, size_t count);
 	/** May be NULL. */
 	void (*event)(struct chardev_front *f, enum chardev_event event);
-	/** Output can go on, after a short chardev_write(). May be NULL: then the back end loses what does not fit. */
+	/**
+	 * Output can go on, after a short chardev_write(). May be NULL: then the back end loses
+	 * what does not fit.
+	 */
 	void (*writable)(struct chardev_front *f);
 	struct chardev *chardev; /* NULL: not attached */
 	struct list link;
@@ -51,7 +55,8 @@ struct chardev_class {
 	int (*open)(struct chardev *chr, struct opts *o, struct error *err);
 	void (*close)(struct chardev *chr);
 	/**
-	 * Takes up to @count bytes without blocking; returns how many. After fewer it calls chardev_can_write() when there is room.
+	 * Takes up to @count bytes without blocking; returns how many. After fewer it calls
+	 * chardev_can_write() when there is room.
 	 */
 	size_t (*write)(struct chardev *chr, const u8 *bytes, size_t count);
 	/** The front end has room for input (again). May be NULL. */
@@ -71,10 +76,10 @@ struct chardev {
 };
 
 void chardev_register(const struct chardev_class *class);
-#define CHARDEV_REGISTER(c)                                                                                            \
-	__attribute__((constructor)) static void register_##c(void)                                                    \
-	{                                                                                                              \
-		chardev_register(&c);                                                                                  \
+#define CHARDEV_REGISTER(c)                                         \
+	__attribute__((constructor)) static void register_##c(void) \
+	{                                                           \
+		chardev_register(&c);                               \
 	}
 
 /** Makes a back end out of "-chardev" text: "kind,id=NAME,...". */
@@ -83,16 +88,21 @@ struct chardev *chardev_add(struct machine *m, const char *text, struct error *e
 struct chardev *chardev_create(struct machine *m, struct opts *o, struct error *err);
 /** Makes one out of what -serial and -monitor take: stdio, mon:stdio,
  * null, pty, file:PATH, pipe:PATH, unix:PATH,server=on, tcp:HOST:PORT, chardev:ID. */
-struct chardev *chardev_add_short(struct machine *m, const char *text, const char *id, struct error *err);
+struct chardev *chardev_add_short(struct machine *m, const char *text, const char *id,
+				  struct error *err);
 struct chardev *chardev_find(struct machine *m, const char *id);
 void chardev_close_all(struct machine *m);
 void chardev_help(void);
 
 /** Connects. -ENOENT: no chardev @id; -EBUSY: it has a front end. Text set. */
-int chardev_attach(struct machine *m, const char *id, struct chardev_front *front, struct error *err);
+int chardev_attach(struct machine *m, const char *id, struct chardev_front *front,
+		   struct error *err);
 void chardev_detach(struct chardev_front *front);
 
-/** Returns how many of @count bytes were taken; fewer only if the front has writable(). Not attached: all. */
+/**
+ * Returns how many of @count bytes were taken; fewer only if the front has writable(). Not
+ * attached: all.
+ */
 size_t chardev_write(struct chardev_front *front, const u8 *bytes, size_t count);
 /** The front end can receive again. */
 void chardev_poke(struct chardev_front *front);

@@ -1,7 +1,8 @@
 /*
- * CPUID for the guest. The leaves are KVM_GET_SUPPORTED_CPUID's, so what the accelerator cannot do is never shown; over them
- * goes the topology, in the forms of both vendors (SDM 2A CPUID leaves 1, 4, 0xb, 0x1f; APM 3 appendix E 0x80000008,
- * 0x8000001d, 0x8000001e), and the user's choice of features.
+ * CPUID for the guest. The leaves are KVM_GET_SUPPORTED_CPUID's, so what the accelerator cannot do
+ * is never shown; over them goes the topology, in the forms of both vendors (SDM 2A CPUID leaves 1,
+ * 4, 0xb, 0x1f; APM 3 appendix E 0x80000008, 0x8000001d, 0x8000001e), and the user's choice of
+ * features.
  */
 #include "vmm/cpuid.h"
 #include "vmm/cpuid_features.h"
@@ -34,7 +35,8 @@ static struct kvm_cpuid_entry2 *find(struct cpuid *c, u32 leaf, u32 index)
 
 	for (i = 0; i < c->head.nent; i++)
 		if (c->entries[i].function == leaf &&
-		    (!(c->entries[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) || c->entries[i].index == index))
+		    (!(c->entries[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) ||
+		     c->entries[i].index == index))
 			return &c->entries[i];
 	return NULL;
 }
@@ -46,7 +48,9 @@ static struct kvm_cpuid_entry2 *add(struct cpuid *c, u32 leaf, u32 index)
 	if (c->head.nent == LEAVES_MAX)
 		return NULL;
 	e = &c->entries[c->head.nent++];
-	*e = (struct kvm_cpuid_entry2){ .function = leaf, .index = index, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX };
+	*e = (struct kvm_cpuid_entry2){ .function = leaf,
+					.index = index,
+					.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX };
 	return e;
 }
 
@@ -73,7 +77,8 @@ u32 cpuid_apic_id(const struct machine *m, u32 index)
 {
 	const struct machine_config *c = &m->config;
 	unsigned thread_bits = bits_for(c->threads), core_bits = bits_for(c->cores);
-	u32 thread = index % c->threads, core = index / c->threads % c->cores, package = index / c->threads / c->cores;
+	u32 thread = index % c->threads, core = index / c->threads % c->cores,
+	    package = index / c->threads / c->cores;
 
 	return package << (core_bits + thread_bits) | core << thread_bits | thread;
 }
@@ -101,7 +106,8 @@ static int set_feature(struct cpuid *c, const struct cpuid_feature *f, bool on, 
 	u32 bit = 1u << f->bit;
 
 	if (on && (!e || !(*reg_of(e, f->reg) & bit)))
-		return error_set(err, -ENOTSUP, "%s: the accelerator does not have this feature", f->name);
+		return error_set(err, -ENOTSUP, "%s: the accelerator does not have this feature",
+				 f->name);
 	if (e && !on)
 		*reg_of(e, f->reg) &= ~bit;
 	return 0;
@@ -130,12 +136,15 @@ static int apply_features(struct machine *m, struct cpuid *c, const char *text, 
 
 			snprintf(value, sizeof(value), "%.*s", (int)(end - eq - 1), eq + 1);
 			if (parse_bool(value, &on) < 0)
-				return error_set(err, -EINVAL, "%.*s: on or off is wanted", (int)len, p);
+				return error_set(err, -EINVAL, "%.*s: on or off is wanted",
+						 (int)len, p);
 			len = eq - p;
 		}
 		f = feature_find(name, len);
 		if (!f)
-			return error_set(err, -EINVAL, "%.*s: no such CPU feature; -cpu help lists them", (int)len, name);
+			return error_set(err, -EINVAL,
+					 "%.*s: no such CPU feature; -cpu help lists them",
+					 (int)len, name);
 		r = set_feature(c, f, on, err);
 		if (r < 0)
 			return r;
@@ -143,7 +152,9 @@ static int apply_features(struct machine *m, struct cpuid *c, const char *text, 
 	return 0;
 }
 
-/* Features that KVM has by other means than its list, or that the machine around the CPU decides. */
+/*
+ * Features that KVM has by other means than its list, or that the machine around the CPU decides.
+ */
 static void adjust(struct machine *m, struct cpuid *c)
 {
 	struct kvm_cpuid_entry2 *e = find(c, 1, 0);
@@ -152,7 +163,7 @@ static void adjust(struct machine *m, struct cpuid *c)
 		e->ecx |= 1u << 31; /* a hypervisor is there */
 		if (accel_has(m, KVM_CAP_TSC_DEADLINE_TIMER))
 			e->ecx |= 1u << 24;
-		e->ecx &= ~(1u << 3); /* MONITOR and MWAIT cannot be let through */
+		e->ecx &= ~(1u << 3);  /* MONITOR and MWAIT cannot be let through */
 		e->ecx &= ~(1u << 27); /* OSXSAVE follows the guest's CR4 */
 	}
 	/* Of the two x2APIC topology leaves only 0xb is filled in. */
@@ -173,7 +184,8 @@ int cpuid_prepare(struct machine *m, struct error *err)
 	int r;
 
 	if (!(len == 4 && !strncmp(cpu, "host", 4)) && !(len == 3 && !strncmp(cpu, "max", 3)))
-		return error_set(err, -EINVAL, "-cpu %s: no such model; there are host and max", cpu);
+		return error_set(err, -EINVAL, "-cpu %s: no such model; there are host and max",
+				 cpu);
 	rest = cpu[len] ? cpu + len + 1 : "";
 	c = xzalloc(sizeof(*c));
 	c->head.nent = LEAVES_MAX;
@@ -192,7 +204,10 @@ void cpuid_free(struct machine *m)
 	m->cpuid = NULL;
 }
 
-/* Leaf 0xb: one subleaf for threads of a core, one for logical processors of a package, an empty one. */
+/*
+ * Leaf 0xb: one subleaf for threads of a core, one for logical processors of a package, an empty
+ * one.
+ */
 static void topology_leaf_b(struct cpuid *c, const struct vcpu *vcpu)
 {
 	const struct machine_config *config = &vcpu->machine->config;
@@ -243,7 +258,8 @@ static void topology_amd(struct cpuid *c, const struct vcpu *vcpu)
 	for (i = 0; i < 8 && (e = find(c, 0x8000001d, i)) && e->eax & 0x1f; i++) {
 		unsigned level = e->eax >> 5 & 7;
 
-		e->eax = (e->eax & ~(0xfffu << 14)) | ((level >= 3 ? package : config->threads) - 1) << 14;
+		e->eax = (e->eax & ~(0xfffu << 14)) | ((level >= 3 ? package : config->threads) - 1)
+							      << 14;
 	}
 }
 

@@ -25,12 +25,14 @@ const struct device_class *device_class_find(const char *name)
 	unsigned i;
 
 	for (i = 0; i < class_count; i++)
-		if (!strcmp(classes[i]->name, name) || (classes[i]->alias && !strcmp(classes[i]->alias, name)))
+		if (!strcmp(classes[i]->name, name) ||
+		    (classes[i]->alias && !strcmp(classes[i]->alias, name)))
 			return classes[i];
 	return NULL;
 }
 
-static int property_set(struct device *dev, const struct property *p, const char *text, struct error *err)
+static int property_set(struct device *dev, const struct property *p, const char *text,
+			struct error *err)
 {
 	static const u64 max[] = {
 		[PROPERTY_TYPE_U8] = UINT8_MAX,
@@ -54,7 +56,8 @@ static int property_set(struct device *dev, const struct property *p, const char
 		else if (parse_bool(text, &on) == 0)
 			*(int *)field = on;
 		else
-			return error_set(err, -EINVAL, "%s=%s: on, off or auto is wanted", p->name, text);
+			return error_set(err, -EINVAL, "%s=%s: on, off or auto is wanted", p->name,
+					 text);
 		return 0;
 	case PROPERTY_TYPE_STRING:
 		free(*(char **)field);
@@ -62,7 +65,8 @@ static int property_set(struct device *dev, const struct property *p, const char
 		return 0;
 	case PROPERTY_TYPE_SIZE:
 		if (parse_size(text, 1, field) < 0)
-			return error_set(err, -EINVAL, "%s=%s: a size is wanted, as in 512M or 4G", p->name, text);
+			return error_set(err, -EINVAL, "%s=%s: a size is wanted, as in 512M or 4G",
+					 p->name, text);
 		return 0;
 	case PROPERTY_TYPE_U8:
 	case PROPERTY_TYPE_U16:
@@ -85,7 +89,8 @@ static int property_set(struct device *dev, const struct property *p, const char
 	return 0;
 }
 
-static int properties_set(struct device *dev, const struct property *table, struct opts *o, struct error *err)
+static int properties_set(struct device *dev, const struct property *table, struct opts *o,
+			  struct error *err)
 {
 	const struct property *p;
 	const char *text;
@@ -138,9 +143,11 @@ static int find_bus(struct device *dev, struct error *err)
 		return 0;
 	dev->bus = device_bus_find(dev->machine, type, dev->bus_name);
 	if (!dev->bus && dev->bus_name)
-		return error_set(err, -ENOENT, "%s: no bus of type %s called %s", name, type, dev->bus_name);
+		return error_set(err, -ENOENT, "%s: no bus of type %s called %s", name, type,
+				 dev->bus_name);
 	if (!dev->bus)
-		return error_set(err, -ENOENT, "%s: needs a bus of type %s, and there is none", name, type);
+		return error_set(err, -ENOENT, "%s: needs a bus of type %s, and there is none",
+				 name, type);
 	return 0;
 }
 
@@ -185,7 +192,8 @@ static void reset(struct device *dev)
 		dev->class->reset(dev);
 }
 
-struct device *device_create(struct machine *m, const struct device_class *class, struct opts *o, struct error *err)
+struct device *device_create(struct machine *m, const struct device_class *class, struct opts *o,
+			     struct error *err)
 {
 	struct opts none = { .count = 0 };
 	struct device *dev;
@@ -304,7 +312,7 @@ struct device *device_find(struct machine *m, const char *id)
 	struct device *dev;
 	struct list *pos;
 
-	list_for_each(pos, &m->devices) {
+	list_for_each (pos, &m->devices) {
 		dev = list_entry(pos, struct device, link);
 		if (dev->id && !strcmp(dev->id, id))
 			return dev;
@@ -316,13 +324,14 @@ void device_reset_all(struct machine *m)
 {
 	struct list *pos;
 
-	list_for_each(pos, &m->devices)
+	list_for_each (pos, &m->devices)
 		reset(list_entry(pos, struct device, link));
 }
 
 static int compare_classes(const void *a, const void *b)
 {
-	return strcmp((*(const struct device_class *const *)a)->name, (*(const struct device_class *const *)b)->name);
+	return strcmp((*(const struct device_class *const *)a)->name,
+		      (*(const struct device_class *const *)b)->name);
 }
 
 void device_help(void)
@@ -334,8 +343,9 @@ void device_help(void)
 	qsort(sorted, class_count, sizeof(sorted[0]), compare_classes);
 	for (i = 0; i < class_count; i++)
 		if (!sorted[i]->internal)
-			printf("%-28s %s%s%s\n", sorted[i]->name, sorted[i]->bus ? sorted[i]->bus : "",
-			       sorted[i]->bus ? ": " : "", sorted[i]->description);
+			printf("%-28s %s%s%s\n", sorted[i]->name,
+			       sorted[i]->bus ? sorted[i]->bus : "", sorted[i]->bus ? ": " : "",
+			       sorted[i]->description);
 }
 
 static void print_properties(const struct property *p)
@@ -349,7 +359,8 @@ static void print_properties(const struct property *p)
 
 	for (; p && p->name; p++)
 		printf("  %s=<%s>  %s%s%s%s\n", p->name, types[p->type], p->help ? p->help : "",
-		       p->otherwise ? " (default: " : "", p->otherwise ? p->otherwise : "", p->otherwise ? ")" : "");
+		       p->otherwise ? " (default: " : "", p->otherwise ? p->otherwise : "",
+		       p->otherwise ? ")" : "");
 }
 
 int device_class_help(struct machine *m, const char *name, struct error *err)
@@ -388,7 +399,7 @@ struct device_bus *device_bus_find(struct machine *m, const char *type, const ch
 	struct device_bus *bus;
 	struct list *pos;
 
-	list_for_each(pos, &m->buses) {
+	list_for_each (pos, &m->buses) {
 		bus = list_entry(pos, struct device_bus, link);
 		if (!strcmp(bus->type, type) && (!name || !strcmp(bus->name, name)))
 			return bus;

@@ -1,4 +1,7 @@
-/* Interrupt lines and messages, through the in-kernel interrupt chips. Without an accelerator only levels are kept. */
+/*
+ * Interrupt lines and messages, through the in-kernel interrupt chips. Without an accelerator only
+ * levels are kept.
+ */
 #include "vmm/irq.h"
 #include "vmm/machine.h"
 #include <linux/kvm.h>
@@ -32,7 +35,8 @@ int irq_init(struct machine *m, struct error *err)
 	int r;
 
 	pthread_mutex_init(&t->lock, NULL);
-	t->routes = xzalloc(sizeof(*t->routes) + (IRQ_ROUTES_MAX + IRQ_ISA_LINES) * sizeof(t->routes->entries[0]));
+	t->routes = xzalloc(sizeof(*t->routes) +
+			    (IRQ_ROUTES_MAX + IRQ_ISA_LINES) * sizeof(t->routes->entries[0]));
 	t->used[0] = 1; /* 0 is "no route" to struct irq_route, and the timer's line */
 	if (!m->accel)
 		return 0;
@@ -42,10 +46,14 @@ int irq_init(struct machine *m, struct error *err)
 	r = accel_ioctl(m, m->vm_fd, KVM_CREATE_PIT2, &pit);
 	if (r < 0)
 		return error_set(err, r, "KVM_CREATE_PIT2: %s", strerror(-r));
-	/* ISA interrupts reach both chips; the timer arrives at pin 2 of the I/O APIC, and pin 2 of the PIC is the cascade. */
+	/*
+	 * ISA interrupts reach both chips; the timer arrives at pin 2 of the I/O APIC, and pin 2 of
+	 * the PIC is the cascade.
+	 */
 	for (gsi = 0; gsi < IRQ_ISA_LINES; gsi++)
 		if (gsi != 2)
-			route_chip(t, gsi, gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi % 8);
+			route_chip(t, gsi, gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
+				   gsi % 8);
 	for (gsi = 0; gsi < IRQ_GSI_LINES; gsi++)
 		if (gsi != 2)
 			route_chip(t, gsi, KVM_IRQCHIP_IOAPIC, gsi ? gsi : 2);
@@ -128,7 +136,9 @@ void irq_pulse(struct machine *m, u32 gsi)
 
 int irq_msi(struct machine *m, u64 address, u32 data)
 {
-	struct kvm_msi msi = { .address_lo = (u32)address, .address_hi = address >> 32, .data = data };
+	struct kvm_msi msi = { .address_lo = (u32)address,
+			       .address_hi = address >> 32,
+			       .data = data };
 	int r;
 
 	if (!m->accel)
@@ -144,7 +154,8 @@ static struct kvm_irq_routing_entry *entry_of(struct irq_table *t, u32 gsi)
 	u32 i;
 
 	for (i = 0; i < t->routes->nr; i++)
-		if (t->routes->entries[i].gsi == gsi && t->routes->entries[i].type == KVM_IRQ_ROUTING_MSI)
+		if (t->routes->entries[i].gsi == gsi &&
+		    t->routes->entries[i].type == KVM_IRQ_ROUTING_MSI)
 			return &t->routes->entries[i];
 	return NULL;
 }

@@ -1,5 +1,6 @@
 /*
- * Interrupts into the guest: GSI lines of the in-kernel PIC and I/O APIC, and messages (MSI, MSI-X).
+ * Interrupts into the guest: GSI lines of the in-kernel PIC and I/O APIC, and messages (MSI,
+ * MSI-X).
  *
  *	irq_set(m, 4, true);			the serial port's line
  *	irq_msi(m, address, data);		a message, now
@@ -18,9 +19,9 @@
 
 struct machine;
 
-#define IRQ_ISA_LINES 16
-#define IRQ_GSI_LINES 24	/* pins of the I/O APIC; 0-15 go to the PICs too */
-#define IRQ_ROUTES_MAX 1024	/* lines and messages */
+#define IRQ_ISA_LINES  16
+#define IRQ_GSI_LINES  24   /* pins of the I/O APIC; 0-15 go to the PICs too */
+#define IRQ_ROUTES_MAX 1024 /* lines and messages */
 
 struct irq_table {
 	pthread_mutex_t lock;
@@ -28,7 +29,7 @@ struct irq_table {
 	u8 used[IRQ_ROUTES_MAX / 8];	/* GSIs handed out */
 	bool level[IRQ_GSI_LINES];
 	bool msi, irqfd;		/* what the accelerator can */
-	struct kvm_irqchip power_on[3];	/* the chips after creation */
+	struct kvm_irqchip power_on[3]; /* the chips after creation */
 	struct kvm_pit_state2 pit_power_on;
 };
 
@@ -36,11 +37,17 @@ struct irq_table {
 int irq_init(struct machine *m, struct error *err);
 void irq_destroy(struct machine *m);
 
-/** Remembers the chips' state as that after power-on; irq_reset() goes back to it, with all lines low. vCPUs stand still. */
+/**
+ * Remembers the chips' state as that after power-on; irq_reset() goes back to it, with all lines
+ * low. vCPUs stand still.
+ */
 int irq_save(struct machine *m, struct error *err);
 void irq_reset(struct machine *m);
 
-/** Sets the level of line @gsi (0 .. IRQ_GSI_LINES - 1). Lines are not counted: who shares one ORs first (pci_irq_set does). */
+/**
+ * Sets the level of line @gsi (0 .. IRQ_GSI_LINES - 1). Lines are not counted: who shares one ORs
+ * first (pci_irq_set does).
+ */
 void irq_set(struct machine *m, u32 gsi, bool level);
 
 /** A rising and a falling edge. */
@@ -61,8 +68,8 @@ int irq_route_msi(struct machine *m, struct irq_route *r, u64 address, u32 data)
 void irq_route_release(struct machine *m, struct irq_route *r);
 
 /**
- * Connects eventfd @fd to @gsi: KVM_IRQFD. @resample, an eventfd or -1, is signalled when the guest ends a
- * level interrupt. Errors: -ENOSYS where the accelerator cannot; KVM's.
+ * Connects eventfd @fd to @gsi: KVM_IRQFD. @resample, an eventfd or -1, is signalled when the guest
+ * ends a level interrupt. Errors: -ENOSYS where the accelerator cannot; KVM's.
  */
 int irq_eventfd_add(struct machine *m, int fd, u32 gsi, int resample);
 int irq_eventfd_del(struct machine *m, int fd, u32 gsi);

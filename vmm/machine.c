@@ -1,8 +1,8 @@
 /*
  * The machine's life: empty, built, running, reset, off.
  *
- * vCPUs, devices and the keyboard only ask for a reset or a shutdown; the main loop does it, in machine_requests(), with all vCPUs
- * standing still.
+ * vCPUs, devices and the keyboard only ask for a reset or a shutdown; the main loop does it, in
+ * machine_requests(), with all vCPUs standing still.
  */
 #include "vmm/machine.h"
 #include "vmm/chardev.h"
@@ -38,7 +38,8 @@ int machine_parse_uuid(const char *text, u8 raw[16])
 		}
 		if (!isxdigit((unsigned char)text[i]) || digits == 32)
 			return -EINVAL;
-		v = isdigit((unsigned char)text[i]) ? text[i] - '0' : tolower((unsigned char)text[i]) - 'a' + 10;
+		v = isdigit((unsigned char)text[i]) ? text[i] - '0'
+						    : tolower((unsigned char)text[i]) - 'a' + 10;
 		raw[digits / 2] = digits % 2 ? raw[digits / 2] | v : v << 4;
 		digits++;
 	}
@@ -102,7 +103,10 @@ void machine_continue(struct machine *m)
 	vcpu_resume_all(m);
 }
 
-/* Everything back to the state after power-on, and the kernel in memory as if for the first time. vCPUs stand still. */
+/*
+ * Everything back to the state after power-on, and the kernel in memory as if for the first time.
+ * vCPUs stand still.
+ */
 static int reset_everything(struct machine *m, struct error *err)
 {
 	int r;
@@ -237,7 +241,9 @@ static int build(struct machine *m, struct error *err)
 {
 	int r;
 
-	/* What can be wrong in the command line is found before anything is made that costs time. */
+	/*
+	 * What can be wrong in the command line is found before anything is made that costs time.
+	 */
 	r = boot_load(m, err);
 	if (!r)
 		r = accel_open(m, m->config.accel ? m->config.accel : "auto", err);
@@ -251,7 +257,8 @@ static int build(struct machine *m, struct error *err)
 	if (!r) {
 		r = pc_create_memory(m, err);
 		if (r < 0)
-			error_prefix(err, r, "-m %s", m->config.ram_text ? m->config.ram_text : "512M");
+			error_prefix(err, r, "-m %s",
+				     m->config.ram_text ? m->config.ram_text : "512M");
 	}
 	if (!r)
 		r = pc_create_devices(m, err);
@@ -320,9 +327,12 @@ void machine_destroy(struct machine *m)
 void machine_config_free(struct machine_config *c)
 {
 	char **strings[] = {
-		&c->name, &c->kernel, &c->initrd, &c->append, &c->accel, &c->cpu, &c->pidfile, &c->uuid,
-		&c->smbios_manufacturer, &c->smbios_product, &c->smbios_version, &c->smbios_serial, &c->smbios_sku,
-		&c->smbios_family, &c->debugcon, &c->monitor, &c->ram_text,
+		&c->name,	    &c->kernel,		&c->initrd,
+		&c->append,	    &c->accel,		&c->cpu,
+		&c->pidfile,	    &c->uuid,		&c->smbios_manufacturer,
+		&c->smbios_product, &c->smbios_version, &c->smbios_serial,
+		&c->smbios_sku,	    &c->smbios_family,	&c->debugcon,
+		&c->monitor,	    &c->ram_text,
 	};
 	unsigned i;
 

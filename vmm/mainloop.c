@@ -1,4 +1,6 @@
-/* The main loop: descriptors by epoll, timers by the wait's timeout, bottom halves by an eventfd. */
+/*
+ * The main loop: descriptors by epoll, timers by the wait's timeout, bottom halves by an eventfd.
+ */
 #include "vmm/mainloop.h"
 #include <sys/eventfd.h>
 #include <time.h>
@@ -29,7 +31,8 @@ int loop_init(struct loop *loop, pthread_mutex_t *lock, struct error *err)
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (loop->epoll_fd < 0)
 		return error_set(err, -errno, "epoll_create1: %s", strerror(errno));
-	loop->wake = (struct loop_fd){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN,
+	loop->wake = (struct loop_fd){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+				       .events = EPOLLIN,
 				       .ready = drain_wake };
 	if (loop->wake.fd < 0 || loop_fd_add(loop, &loop->wake) < 0) {
 		e = errno;
@@ -90,8 +93,9 @@ void loop_fd_del(struct loop *loop, struct loop_fd *f)
 }
 
 /*
- * The VM's clock is read by any thread while the main loop starts and stops it. The pair (running, offset) is one
- * 64-bit word for that: the offset's lowest bit says whether it runs, which costs a nanosecond.
+ * The VM's clock is read by any thread while the main loop starts and stops it. The pair (running,
+ * offset) is one 64-bit word for that: the offset's lowest bit says whether it runs, which costs a
+ * nanosecond.
  */
 s64 loop_now(struct loop *loop, enum loop_clock clock)
 {
@@ -110,7 +114,8 @@ void loop_clock_run(struct loop *loop, bool run)
 	if (run == loop->vm_running)
 		return;
 	loop->vm_running = run;
-	__atomic_store_n(&loop->vm_offset, run ? ((now_ns() - now) & ~1ll) | 1 : now & ~1ll, __ATOMIC_RELEASE);
+	__atomic_store_n(&loop->vm_offset, run ? ((now_ns() - now) & ~1ll) | 1 : now & ~1ll,
+			 __ATOMIC_RELEASE);
 	loop_wake(loop);
 }
 
@@ -128,7 +133,7 @@ void loop_timer_set(struct loop_timer *t, s64 deadline)
 	loop_timer_cancel(t);
 	t->deadline = deadline;
 	t->armed = true;
-	list_for_each(pos, head)
+	list_for_each (pos, head)
 		if (list_entry(pos, struct loop_timer, link)->deadline > deadline)
 			break;
 	list_add_tail(pos, &t->link);
@@ -213,12 +218,13 @@ static s64 timeout_of(struct loop *loop)
 	for (i = 0; i < LOOP_CLOCKS; i++) {
 		if (list_empty(&loop->timers[i]) || (i == LOOP_CLOCK_VM && !loop->vm_running))
 			continue;
-		left = list_entry(loop->timers[i].next, struct loop_timer, link)->deadline - loop_now(loop, i);
+		left = list_entry(loop->timers[i].next, struct loop_timer, link)->deadline -
+		       loop_now(loop, i);
 		left = MAX(left, 0);
 		if (timeout < 0 || left < timeout)
 			timeout = left;
 	}
-	list_for_each(pos, &loop->fds) {
+	list_for_each (pos, &loop->fds) {
 		struct loop_fd *f = list_entry(pos, struct loop_fd, link);
 
 		if (f->always && f->events)
@@ -282,7 +288,7 @@ static bool still_there(struct loop *loop, const struct loop_fd *f)
 {
 	struct list *pos;
 
-	list_for_each(pos, &loop->fds)
+	list_for_each (pos, &loop->fds)
 		if (list_entry(pos, struct loop_fd, link) == f)
 			return true;
 	return false;
@@ -304,7 +310,7 @@ static void run_fds(struct loop *loop, struct epoll_event *events, int count)
 		if (ready)
 			f->ready(f, ready);
 	}
-	list_for_each_safe(pos, next, &loop->fds) {
+	list_for_each_safe (pos, next, &loop->fds) {
 		f = list_entry(pos, struct loop_fd, link);
 		generation = loop->generation;
 		if (f->always && f->events)
@@ -324,8 +330,9 @@ void loop_step(struct loop *loop, bool wait)
 
 	pthread_mutex_lock(loop->lock);
 	timeout = timeout_of(loop);
-	list_for_each_safe(pos, next, &loop->hooks)
-		list_entry(pos, struct loop_hook, link)->prepare(list_entry(pos, struct loop_hook, link), &timeout);
+	list_for_each_safe (pos, next, &loop->hooks)
+		list_entry(pos, struct loop_hook, link)
+			->prepare(list_entry(pos, struct loop_hook, link), &timeout);
 	pthread_mutex_unlock(loop->lock);
 	if (!wait)
 		timeout = 0;
@@ -334,8 +341,9 @@ void loop_step(struct loop *loop, bool wait)
 
 	pthread_mutex_lock(loop->lock);
 	run_fds(loop, events, MAX(n, 0));
-	list_for_each_safe(pos, next, &loop->hooks)
-		list_entry(pos, struct loop_hook, link)->check(list_entry(pos, struct loop_hook, link));
+	list_for_each_safe (pos, next, &loop->hooks)
+		list_entry(pos, struct loop_hook, link)
+			->check(list_entry(pos, struct loop_hook, link));
 	run_timers(loop);
 	run_bhs(loop);
 	pthread_mutex_unlock(loop->lock);

@@ -19,7 +19,10 @@ int memory_create_ram(struct machine *m, u64 size, struct error *err)
 
 	if (!sysinfo(&info))
 		host = (u64)info.totalram * info.mem_unit;
-	/* More than the host has could be promised but not kept: the guest would die in the middle of its work. */
+	/*
+	 * More than the host has could be promised but not kept: the guest would die in the middle
+	 * of its work.
+	 */
 	if (host && size > host + (u64)info.totalswap * info.mem_unit)
 		return error_set(err, -ENOMEM, "the host has %llu GiB",
 				 (unsigned long long)(host / GiB));
@@ -30,17 +33,18 @@ int memory_create_ram(struct machine *m, u64 size, struct error *err)
 		e = errno;
 		close(mem->ram_fd);
 		mem->ram_fd = -1;
-		return error_set(err, -e, "%llu MiB of guest memory: %s", (unsigned long long)(size / MiB),
-				 strerror(e));
+		return error_set(err, -e, "%llu MiB of guest memory: %s",
+				 (unsigned long long)(size / MiB), strerror(e));
 	}
-	mem->ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mem->ram_fd, 0);
+	mem->ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mem->ram_fd,
+			0);
 	if (mem->ram == MAP_FAILED) {
 		e = errno;
 		mem->ram = NULL;
 		close(mem->ram_fd);
 		mem->ram_fd = -1;
-		return error_set(err, -e, "%llu MiB of guest memory: %s", (unsigned long long)(size / MiB),
-				 strerror(e));
+		return error_set(err, -e, "%llu MiB of guest memory: %s",
+				 (unsigned long long)(size / MiB), strerror(e));
 	}
 	mem->ram_size = size;
 	/* Refused by some kernels for shared memory; it is only a matter of speed. */
@@ -49,8 +53,8 @@ int memory_create_ram(struct machine *m, u64 size, struct error *err)
 	return 0;
 }
 
-int memory_add(struct machine *m, const char *name, enum memory_kind kind, u64 gpa, u64 size, void *host,
-	       struct error *err)
+int memory_add(struct machine *m, const char *name, enum memory_kind kind, u64 gpa, u64 size,
+	       void *host, struct error *err)
 {
 	struct memory *mem = &m->memory;
 	struct memory_block *b;
@@ -58,8 +62,8 @@ int memory_add(struct machine *m, const char *name, enum memory_kind kind, u64 g
 	int r;
 
 	if (!size || gpa % PAGE || size % PAGE || gpa + size < gpa)
-		return error_set(err, -EINVAL, "memory %s at 0x%llx, %llu bytes: not whole pages", name,
-				 (unsigned long long)gpa, (unsigned long long)size);
+		return error_set(err, -EINVAL, "memory %s at 0x%llx, %llu bytes: not whole pages",
+				 name, (unsigned long long)gpa, (unsigned long long)size);
 	for (i = 0; i < mem->count; i++) {
 		b = &mem->blocks[i];
 		if (gpa < b->gpa + b->size && b->gpa < gpa + size)
@@ -70,7 +74,13 @@ int memory_add(struct machine *m, const char *name, enum memory_kind kind, u64 g
 		return error_set(err, -ENOSPC, "memory %s: too many blocks", name);
 	b = &mem->blocks[mem->count];
 	*b = (struct memory_block){
-		.name = name, .kind = kind, .gpa = gpa, .size = size, .host = host, .slot = mem->count, .alias = true,
+		.name = name,
+		.kind = kind,
+		.gpa = gpa,
+		.size = size,
+		.host = host,
+		.slot = mem->count,
+		.alias = true,
 	};
 	if (m->accel) {
 		struct kvm_userspace_memory_region region = {
@@ -83,8 +93,8 @@ int memory_add(struct machine *m, const char *name, enum memory_kind kind, u64 g
 
 		r = accel_ioctl(m, m->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
 		if (r < 0)
-			return error_set(err, r, "memory %s at 0x%llx: %s", name, (unsigned long long)gpa,
-					 strerror(-r));
+			return error_set(err, r, "memory %s at 0x%llx: %s", name,
+					 (unsigned long long)gpa, strerror(-r));
 	}
 	mem->count++;
 	return 0;
@@ -139,7 +149,9 @@ void *memory_ptr_write(struct machine *m, u64 gpa, u64 len)
 
 void memory_wrote(struct machine *m, u64 gpa, u64 len)
 {
-	/* The accelerator's dirty log sees the guest's writes; the monitor's will be recorded here. */
+	/*
+	 * The accelerator's dirty log sees the guest's writes; the monitor's will be recorded here.
+	 */
 	(void)m;
 	(void)gpa;
 	(void)len;

@@ -3,7 +3,10 @@
 #include <ctype.h>
 #include <stdlib.h>
 
-/* Copies up to a single comma or the end; ",," becomes ",". Returns what follows the comma, or NULL at the end. */
+/*
+ * Copies up to a single comma or the end; ",," becomes ",". Returns what follows the comma, or NULL
+ * at the end.
+ */
 static const char *take_value(const char *p, char **value)
 {
 	char *out = xzalloc(strlen(p) + 1);
@@ -29,7 +32,8 @@ int opts_parse(struct opts *o, const char *text, const char *implied, struct err
 	while (p && *p) {
 		if (o->count == OPTS_MAX) {
 			opts_free(o);
-			return error_set(err, -EINVAL, "%s: more than %d properties", text, OPTS_MAX);
+			return error_set(err, -EINVAL, "%s: more than %d properties", text,
+					 OPTS_MAX);
 		}
 		opt = &o->opt[o->count];
 		end = p + strcspn(p, ",");
@@ -115,9 +119,11 @@ void opts_remove(struct opts *o, const char *key)
 
 int parse_bool(const char *text, bool *value)
 {
-	if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") || !strcmp(text, "y"))
+	if (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") ||
+	    !strcmp(text, "y"))
 		*value = true;
-	else if (!strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") || !strcmp(text, "n"))
+	else if (!strcmp(text, "off") || !strcmp(text, "no") || !strcmp(text, "false") ||
+		 !strcmp(text, "n"))
 		*value = false;
 	else
 		return -EINVAL;
@@ -160,7 +166,8 @@ int parse_size(const char *text, u64 unit, u64 *value)
 	if (p[0] == '0' && (p[1] == 'x' || p[1] == 'X'))
 		return parse_u64(text, value);
 	for (; isdigit((unsigned char)*p); p++)
-		if (__builtin_mul_overflow(whole, 10, &whole) || __builtin_add_overflow(whole, *p - '0', &whole))
+		if (__builtin_mul_overflow(whole, 10, &whole) ||
+		    __builtin_add_overflow(whole, *p - '0', &whole))
 			return -ERANGE;
 	if (*p == '.')
 		for (p++; isdigit((unsigned char)*p) && scale < 1000000; p++, scale *= 10)
@@ -168,7 +175,8 @@ int parse_size(const char *text, u64 unit, u64 *value)
 	if (*p && (unit_of(*p, &unit) < 0 || p[1]))
 		return -EINVAL;
 	if (__builtin_mul_overflow(whole, unit, value) ||
-	    __builtin_add_overflow(*value, (u64)((unsigned __int128)fraction * unit / scale), value))
+	    __builtin_add_overflow(*value, (u64)((unsigned __int128)fraction * unit / scale),
+				   value))
 		return -ERANGE;
 	return 0;
 }
@@ -194,7 +202,8 @@ int opts_u64(struct opts *o, const char *key, u64 *value, u64 max, struct error 
 	if (r == -EINVAL)
 		return error_set(err, r, "%s=%s: a number is wanted", key, text);
 	if (r < 0 || v > max)
-		return error_set(err, -ERANGE, "%s=%s: at most %llu", key, text, (unsigned long long)max);
+		return error_set(err, -ERANGE, "%s=%s: at most %llu", key, text,
+				 (unsigned long long)max);
 	*value = v;
 	return 0;
 }
@@ -220,6 +229,7 @@ int opts_finish(const struct opts *o, const char *what, struct error *err)
 
 	for (i = 0; i < o->count; i++)
 		if (!o->opt[i].used)
-			return error_set(err, -EINVAL, "%s: no such property: %s", what, o->opt[i].key);
+			return error_set(err, -EINVAL, "%s: no such property: %s", what,
+					 o->opt[i].key);
 	return 0;
 }

@@ -9,7 +9,8 @@
  *	opts_finish(&o, "-device", err);	fails, naming it, if a key was never asked for
  *	opts_free(&o);
  *
- * ",," stands for a comma in a value. A later word without '=' is that key with the value "on", with a leading "no" "off".
+ * ",," stands for a comma in a value. A later word without '=' is that key with the value "on",
+ * with a leading "no" "off".
  */
 #ifndef VMM_OPTS_H
 #define VMM_OPTS_H
@@ -28,7 +29,10 @@ struct opts {
 	unsigned count;
 };
 
-/** -EINVAL with a text: an empty key, too many. @implied may be NULL: then the first word follows the general rule. */
+/**
+ * -EINVAL with a text: an empty key, too many. @implied may be NULL: then the first word follows
+ * the general rule.
+ */
 int opts_parse(struct opts *o, const char *text, const char *implied, struct error *err);
 void opts_free(struct opts *o);
 
@@ -45,7 +49,10 @@ void opts_remove(struct opts *o, const char *key);
 int opts_bool(struct opts *o, const char *key, bool *value, struct error *err);
 /** Decimal, 0x hexadecimal or 0 octal; at most @max. */
 int opts_u64(struct opts *o, const char *key, u64 *value, u64 max, struct error *err);
-/** Bytes, with a suffix B K M G T P (powers of 1024); none is bytes. Fractions as in 1.5G are understood. */
+/**
+ * Bytes, with a suffix B K M G T P (powers of 1024); none is bytes. Fractions as in 1.5G are
+ * understood.
+ */
 int opts_size(struct opts *o, const char *key, u64 *value, struct error *err);
 
 /** -EINVAL if some key was never asked for: "@what: KEY: no such property". */

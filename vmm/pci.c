@@ -1,6 +1,7 @@
 /*
- * PCI configuration space: the bus, write masks, BARs and capabilities (PCI 3.0 chapter 6, PCI Express base 3.0 chapter 7).
- * Interrupts are in pci_irq.c, the chipset's ways to get here in machine/pci_host.c.
+ * PCI configuration space: the bus, write masks, BARs and capabilities (PCI 3.0 chapter 6, PCI
+ * Express base 3.0 chapter 7). Interrupts are in pci_irq.c, the chipset's ways to get here in
+ * machine/pci_host.c.
  */
 #include "vmm/pci.h"
 #include "vmm/machine.h"
@@ -39,13 +40,15 @@ static bool bar_is_64(const struct pci_bar *bar)
 	return bar->type == PCI_BAR_MEM64 || bar->type == PCI_BAR_MEM64_PREFETCH;
 }
 
-void pci_bar_add(struct pci_device *pci, unsigned bar, enum pci_bar_type type, struct io_region *region)
+void pci_bar_add(struct pci_device *pci, unsigned bar, enum pci_bar_type type,
+		 struct io_region *region)
 {
 	static const u32 flags[] = {
 		[PCI_BAR_IO] = PCI_BASE_ADDRESS_SPACE_IO,
 		[PCI_BAR_MEM32] = 0,
 		[PCI_BAR_MEM64] = PCI_BASE_ADDRESS_MEM_TYPE_64,
-		[PCI_BAR_MEM64_PREFETCH] = PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH,
+		[PCI_BAR_MEM64_PREFETCH] =
+			PCI_BASE_ADDRESS_MEM_TYPE_64 | PCI_BASE_ADDRESS_MEM_PREFETCH,
 	};
 	unsigned at = bar_offset(bar);
 	u64 mask = ~(region->size - 1);
@@ -56,7 +59,8 @@ void pci_bar_add(struct pci_device *pci, unsigned bar, enum pci_bar_type type, s
 	put_le32(pci->config + at, bar == PCI_BAR_ROM ? 0 : flags[type]);
 	if (type == PCI_BAR_IO)
 		mask &= 0xffff; /* 64 KiB of ports: the upper half is wired to 0 */
-	put_le32(pci->writable + at, bar == PCI_BAR_ROM ? (u32)mask | PCI_ROM_ADDRESS_ENABLE : (u32)mask);
+	put_le32(pci->writable + at,
+		 bar == PCI_BAR_ROM ? (u32)mask | PCI_ROM_ADDRESS_ENABLE : (u32)mask);
 	if (bar_is_64(&pci->bar[bar])) {
 		assert(bar + 1 < PCI_BAR_ROM);
 		put_le32(pci->writable + at + 4, mask >> 32);
@@ -85,7 +89,9 @@ int pci_rom_add(struct pci_device *pci, const void *bytes, u32 size, struct erro
 	struct pci_rom *rom;
 
 	if (size < 2048 || size & (size - 1))
-		return error_set(err, -EINVAL, "an expansion ROM of %u bytes: a power of two from 2048 is wanted", size);
+		return error_set(err, -EINVAL,
+				 "an expansion ROM of %u bytes: a power of two from 2048 is wanted",
+				 size);
 	rom = xzalloc(sizeof(*rom) + size);
 	memcpy(rom->bytes, bytes, size);
 	io_region_init(&rom->region, "rom", &rom_ops, size);
@@ -113,7 +119,10 @@ u16 pci_ext_cap_add(struct pci_device *pci, u16 id, u8 version, u16 size)
 	u16 at = PCI_CFG_SPACE_SIZE, last = 0;
 	u32 header;
 
-	/* The list is in order, each next pointer tells the following one; sizes are not recorded, so look for zeroes. */
+	/*
+	 * The list is in order, each next pointer tells the following one; sizes are not recorded,
+	 * so look for zeroes.
+	 */
 	while ((header = get_le32(pci->config + at))) {
 		last = at;
 		if (!PCI_EXT_CAP_NEXT(header))
@@ -137,7 +146,10 @@ void pci_pcie_init(struct pci_device *pci)
 	cap = pci->config + pci->pcie;
 	put_le16(cap + PCI_EXP_FLAGS, 2 | PCI_EXP_TYPE_RC_END << 4);
 	put_le32(cap + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_RBER);
-	/* An integrated end point has no link registers; of the control registers it keeps what it is told. */
+	/*
+	 * An integrated end point has no link registers; of the control registers it keeps what it
+	 * is told.
+	 */
 	put_le16(pci->writable + pci->pcie + PCI_EXP_DEVCTL, 0x7fff & ~PCI_EXP_DEVCTL_BCR_FLR);
 	put_le16(pci->write_clears + pci->pcie + PCI_EXP_DEVSTA, 0x000f);
 }
@@ -173,13 +185,15 @@ static u64 bar_address(const struct pci_device *pci, unsigned i)
 		base = low & PCI_BASE_ADDRESS_IO_MASK & 0xffff;
 		return command & PCI_COMMAND_IO && base ? base : ~0ull;
 	}
-	if (!(command & PCI_COMMAND_MEMORY) || (i == PCI_BAR_ROM && !(low & PCI_ROM_ADDRESS_ENABLE)))
+	if (!(command & PCI_COMMAND_MEMORY) ||
+	    (i == PCI_BAR_ROM && !(low & PCI_ROM_ADDRESS_ENABLE)))
 		return ~0ull;
 	base = i == PCI_BAR_ROM ? low & PCI_ROM_ADDRESS_MASK : low & ~15u;
 	if (bar_is_64(bar))
 		base |= (u64)get_le32(pci->config + bar_offset(i) + 4) << 32;
 	/* All ones is what sizing leaves, for a moment; 0 is "not assigned". */
-	if (!base || base + bar->region->size - 1 < base || (!bar_is_64(bar) && base + bar->region->size > 0xffffffffull))
+	if (!base || base + bar->region->size - 1 < base ||
+	    (!bar_is_64(bar) && base + bar->region->size > 0xffffffffull))
 		return ~0ull;
 	return base;
 }
@@ -202,7 +216,8 @@ static void bars_update(struct pci_device *pci)
 		if (base == ~0ull)
 			io_region_unmap(m, bar->region);
 		else
-			io_region_map(m, bar->region, bar->type == PCI_BAR_IO ? IO_PORT : IO_MEMORY, base, 1);
+			io_region_map(m, bar->region, bar->type == PCI_BAR_IO ? IO_PORT : IO_MEMORY,
+				      base, 1);
 		if (pci->ops && pci->ops->bar_mapped)
 			pci->ops->bar_mapped(pci, i, base);
 	}
@@ -218,7 +233,8 @@ u32 pci_config_read(struct pci_device *pci, unsigned offset, unsigned size)
 	if (pci->ops && pci->ops->config_read)
 		pci->ops->config_read(pci, offset, size);
 	v = config_get(pci->config, offset, size);
-	if (offset <= PCI_STATUS && offset + size > PCI_STATUS && __atomic_load_n(&pci->intx, __ATOMIC_RELAXED))
+	if (offset <= PCI_STATUS && offset + size > PCI_STATUS &&
+	    __atomic_load_n(&pci->intx, __ATOMIC_RELAXED))
 		v |= (u32)PCI_STATUS_INTERRUPT << (8 * (PCI_STATUS - offset));
 	return v;
 }
@@ -236,13 +252,15 @@ void pci_config_write(struct pci_device *pci, unsigned offset, u32 value, unsign
 		return;
 	pthread_mutex_lock(&pci->irq_lock);
 	for (i = 0; i < size; i++) {
-		u8 v = value >> (8 * i), *byte = &pci->config[offset + i], mask = pci->writable[offset + i];
+		u8 v = value >> (8 * i), *byte = &pci->config[offset + i],
+		   mask = pci->writable[offset + i];
 
 		*byte = (*byte & ~mask) | (v & mask);
 		*byte &= ~(v & pci->write_clears[offset + i]);
 	}
 	pthread_mutex_unlock(&pci->irq_lock);
-	if (overlaps(offset, size, PCI_COMMAND, 2) || overlaps(offset, size, PCI_BASE_ADDRESS_0, 24) ||
+	if (overlaps(offset, size, PCI_COMMAND, 2) ||
+	    overlaps(offset, size, PCI_BASE_ADDRESS_0, 24) ||
 	    overlaps(offset, size, PCI_ROM_ADDRESS, 4))
 		bars_update(pci);
 	if (overlaps(offset, size, PCI_COMMAND, 2))
@@ -290,14 +308,20 @@ static int pci_attach(struct device_bus *b, struct device *dev, struct error *er
 
 	if (pci->addr) {
 		if (parse_addr(pci->addr, &slot, &function) < 0)
-			return error_set(err, -EINVAL, "addr=%s: a slot up to 1f, or slot.function, is wanted", pci->addr);
+			return error_set(err, -EINVAL,
+					 "addr=%s: a slot up to 1f, or slot.function, is wanted",
+					 pci->addr);
 		if (bus->devices[PCI_DEVFN(slot, function)])
 			return error_set(err, -EBUSY, "addr=%s: taken by %s", pci->addr,
 					 bus->devices[PCI_DEVFN(slot, function)]->dev.class->name);
 		if (function && !bus->devices[PCI_DEVFN(slot, 0)])
-			return error_set(err, -EINVAL, "addr=%s: function 0 of the slot must come first", pci->addr);
+			return error_set(err, -EINVAL,
+					 "addr=%s: function 0 of the slot must come first",
+					 pci->addr);
 		if (function && !(bus->devices[PCI_DEVFN(slot, 0)]->config[PCI_HEADER_TYPE] & 0x80))
-			return error_set(err, -EINVAL, "addr=%s: function 0 of the slot is not multifunction=on", pci->addr);
+			return error_set(err, -EINVAL,
+					 "addr=%s: function 0 of the slot is not multifunction=on",
+					 pci->addr);
 	} else {
 		for (slot = 1; slot < 31 && bus->devices[PCI_DEVFN(slot, 0)]; slot++)
 			;
@@ -307,7 +331,7 @@ static int pci_attach(struct device_bus *b, struct device *dev, struct error *er
 	pci->bus = bus;
 	pci->devfn = PCI_DEVFN(slot, function);
 	put_le16(pci->writable + PCI_COMMAND, PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |
-						       PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
+						      PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE);
 	pci->writable[PCI_CACHE_LINE_SIZE] = 0xff;
 	pci->writable[PCI_LATENCY_TIMER] = 0xff;
 	pci->writable[PCI_INTERRUPT_LINE] = 0xff;
@@ -350,8 +374,10 @@ static void pci_device_reset(struct device_bus *b, struct device *dev)
 }
 
 static const struct property pci_properties[] = {
-	PROPERTY_STRING("addr", struct pci_device, addr, NULL, "slot, or slot.function, in hexadecimal"),
-	PROPERTY_BOOL("multifunction", struct pci_device, multifunction, "off", "more functions follow in this slot"),
+	PROPERTY_STRING("addr", struct pci_device, addr, NULL,
+			"slot, or slot.function, in hexadecimal"),
+	PROPERTY_BOOL("multifunction", struct pci_device, multifunction, "off",
+		      "more functions follow in this slot"),
 	{}
 };
 
@@ -406,7 +432,9 @@ void pci_assign(struct pci_bus *bus, const struct pci_windows *windows)
 			if (bar->type == PCI_BAR_IO)
 				at = take(&w.io, w.io_end, bar->region->size);
 			else
-				at = bar_is_64(bar) ? take(&w.mem64, w.mem64_end, MAX(bar->region->size, 4096)) : 0;
+				at = bar_is_64(bar) ? take(&w.mem64, w.mem64_end,
+							   MAX(bar->region->size, 4096))
+						    : 0;
 			if (!at && bar->type != PCI_BAR_IO)
 				at = take(&w.mem, w.mem_end, MAX(bar->region->size, 4096));
 			pci_config_write(pci, bar_offset(i), (u32)at, 4);
@@ -414,6 +442,8 @@ void pci_assign(struct pci_bus *bus, const struct pci_windows *windows)
 				pci_config_write(pci, bar_offset(i) + 4, at >> 32, 4);
 		}
 		if (pci->config[PCI_INTERRUPT_PIN])
-			pci->config[PCI_INTERRUPT_LINE] = 16 + (PCI_SLOT(devfn) + pci->config[PCI_INTERRUPT_PIN] - 1) % PCI_PIRQS;
+			pci->config[PCI_INTERRUPT_LINE] =
+				16 +
+				(PCI_SLOT(devfn) + pci->config[PCI_INTERRUPT_PIN] - 1) % PCI_PIRQS;
 	}
 }

@@ -1,16 +1,17 @@
 /*
  * Interrupts of PCI devices: the INTx wires, MSI (PCI 3.0 6.8.1) and MSI-X (6.8.2).
  *
- * Devices notify from any thread, the guest masks and moves vectors from vCPU threads; irq_lock of the device orders the two, so that a
- * notification is either sent with the message it saw or left pending. Nesting: device's irq_lock, then the bus's.
+ * Devices notify from any thread, the guest masks and moves vectors from vCPU threads; irq_lock of
+ * the device orders the two, so that a notification is either sent with the message it saw or left
+ * pending. Nesting: device's irq_lock, then the bus's.
  */
 #include "vmm/machine.h"
 #include "vmm/pci.h"
 #include <stdlib.h>
 
-#define MSIX_ENTRY	PCI_MSIX_ENTRY_SIZE
-#define MSI_MASK_64	0x10 /* with a 64-bit address: mask bits, then pending bits */
-#define MSI_PENDING_64	0x14
+#define MSIX_ENTRY     PCI_MSIX_ENTRY_SIZE
+#define MSI_MASK_64    0x10 /* with a 64-bit address: mask bits, then pending bits */
+#define MSI_PENDING_64 0x14
 
 void pci_irq_init(struct pci_device *pci)
 {
@@ -107,9 +108,11 @@ int pci_msi_init(struct pci_device *pci, unsigned vectors, struct error *err)
 	while (1u << log2 < vectors)
 		log2++;
 	if (vectors != 1u << log2 || vectors > 32)
-		return error_set(err, -EINVAL, "%u MSI vectors: 1, 2, 4, 8, 16 or 32 are possible", vectors);
+		return error_set(err, -EINVAL, "%u MSI vectors: 1, 2, 4, 8, 16 or 32 are possible",
+				 vectors);
 	pci->msi = pci_cap_add(pci, PCI_CAP_ID_MSI, 0x18);
-	put_le16(pci->config + pci->msi + PCI_MSI_FLAGS, PCI_MSI_FLAGS_64BIT | PCI_MSI_FLAGS_MASKBIT | log2 << 1);
+	put_le16(pci->config + pci->msi + PCI_MSI_FLAGS,
+		 PCI_MSI_FLAGS_64BIT | PCI_MSI_FLAGS_MASKBIT | log2 << 1);
 	writable = pci->writable + pci->msi;
 	put_le16(writable + PCI_MSI_FLAGS, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
 	put_le32(writable + PCI_MSI_ADDRESS_LO, ~3u);
@@ -134,7 +137,9 @@ static void msi_send(struct pci_device *pci, unsigned vector)
 	/* With fewer vectors than asked for the device folds them (6.8.1.6). */
 	granted = MIN(granted, 32);
 	data = (data & ~(granted - 1)) | (vector & (granted - 1));
-	send(pci, get_le32(cap + PCI_MSI_ADDRESS_LO) | (u64)get_le32(cap + PCI_MSI_ADDRESS_HI) << 32, data);
+	send(pci,
+	     get_le32(cap + PCI_MSI_ADDRESS_LO) | (u64)get_le32(cap + PCI_MSI_ADDRESS_HI) << 32,
+	     data);
 }
 
 void pci_msi_notify(struct pci_device *pci, unsigned vector)
@@ -146,7 +151,8 @@ void pci_msi_notify(struct pci_device *pci, unsigned vector)
 	pthread_mutex_lock(&pci->irq_lock);
 	if (pci_msi_enabled(pci)) {
 		if (get_le32(cap + MSI_MASK_64) & 1u << vector)
-			put_le32(cap + MSI_PENDING_64, get_le32(cap + MSI_PENDING_64) | 1u << vector);
+			put_le32(cap + MSI_PENDING_64,
+				 get_le32(cap + MSI_PENDING_64) | 1u << vector);
 		else
 			msi_send(pci, vector);
 	}
@@ -178,7 +184,8 @@ static u8 *entry(struct pci_device *pci, unsigned vector)
 static bool vector_masked(struct pci_device *pci, unsigned vector)
 {
 	return !pci->msix.enabled || pci->msix.masked ||
-	       get_le32(entry(pci, vector) + PCI_MSIX_ENTRY_VECTOR_CTRL) & PCI_MSIX_ENTRY_CTRL_MASKBIT;
+	       get_le32(entry(pci, vector) + PCI_MSIX_ENTRY_VECTOR_CTRL) &
+		       PCI_MSIX_ENTRY_CTRL_MASKBIT;
 }
 
 static u64 message_address(struct pci_device *pci, unsigned vector)
@@ -238,14 +245,18 @@ static void msix_write(struct io_region *r, u64 offset, u64 value, unsigned size
 	struct pci_device *pci = container_of(r, struct pci_device, msix.bar);
 	unsigned vector = offset / MSIX_ENTRY;
 
-	/* Software writes dwords or qwords, aligned; anything else is undefined (6.8.2) and ignored here. */
+	/*
+	 * Software writes dwords or qwords, aligned; anything else is undefined (6.8.2) and ignored
+	 * here.
+	 */
 	if (offset + size > table_size(pci) || size < 4 || offset % size)
 		return;
 	pthread_mutex_lock(&pci->irq_lock);
 	memcpy(pci->msix.table + offset, &value, size);
 	entry(pci, vector)[PCI_MSIX_ENTRY_LOWER_ADDR] &= ~3;
 	put_le32(entry(pci, vector) + PCI_MSIX_ENTRY_VECTOR_CTRL,
-		 get_le32(entry(pci, vector) + PCI_MSIX_ENTRY_VECTOR_CTRL) & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+		 get_le32(entry(pci, vector) + PCI_MSIX_ENTRY_VECTOR_CTRL) &
+			 PCI_MSIX_ENTRY_CTRL_MASKBIT);
 	send_if_pending(pci, vector);
 	pthread_mutex_unlock(&pci->irq_lock);
 	changed(pci, vector);
@@ -261,7 +272,8 @@ int pci_msix_init(struct pci_device *pci, unsigned bar, unsigned vectors, struct
 	u8 *cap;
 
 	if (!vectors || vectors > PCI_MSIX_MAX)
-		return error_set(err, -EINVAL, "vectors=%u: 1 to %d are possible", vectors, PCI_MSIX_MAX);
+		return error_set(err, -EINVAL, "vectors=%u: 1 to %d are possible", vectors,
+				 PCI_MSIX_MAX);
 	while (size < pba_offset(vectors) + ALIGN_UP(vectors, 64) / 8)
 		size *= 2;
 	msix->vectors = vectors;
@@ -280,7 +292,8 @@ int pci_msix_init(struct pci_device *pci, unsigned bar, unsigned vectors, struct
 	put_le16(cap + PCI_MSIX_FLAGS, vectors - 1);
 	put_le32(cap + PCI_MSIX_TABLE, bar);
 	put_le32(cap + PCI_MSIX_PBA, pba_offset(vectors) | bar);
-	put_le16(pci->writable + msix->cap + PCI_MSIX_FLAGS, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+	put_le16(pci->writable + msix->cap + PCI_MSIX_FLAGS,
+		 PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
 	return 0;
 }
 
@@ -394,7 +407,8 @@ void pci_irq_reset(struct pci_device *pci)
 		memset(msix->table, 0, table_size(pci));
 		memset(msix->pba, 0, ALIGN_UP(msix->vectors, 64) / 8);
 		for (v = 0; v < msix->vectors; v++) {
-			put_le32(entry(pci, v) + PCI_MSIX_ENTRY_VECTOR_CTRL, PCI_MSIX_ENTRY_CTRL_MASKBIT);
+			put_le32(entry(pci, v) + PCI_MSIX_ENTRY_VECTOR_CTRL,
+				 PCI_MSIX_ENTRY_CTRL_MASKBIT);
 			eventfd_disconnect(pci, v);
 			irq_route_release(pci->dev.machine, &msix->routes[v]);
 		}

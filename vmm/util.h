@@ -9,9 +9,9 @@
  *		return 0;
  *	}
  *
- * A function that can fail for a reason the user should read takes a struct error last, returns a negative errno
- * and leaves one line in it, which says what was wrong with the value, without "trine: " and without a newline.
- * main() prints it.
+ * A function that can fail for a reason the user should read takes a struct error last, returns a
+ * negative errno and leaves one line in it, which says what was wrong with the value, without
+ * "trine: " and without a newline. main() prints it.
  */
 #ifndef VMM_UTIL_H
 #define VMM_UTIL_H
@@ -86,12 +86,16 @@ struct list {
 	struct list *next, *prev;
 };
 
-#define LIST_INIT(name) { &(name), &(name) }
+#define LIST_INIT(name)          \
+	{                        \
+		&(name), &(name) \
+	}
 #define list_entry(ptr, type, member) container_of(ptr, type, member)
-#define list_for_each(pos, head) for ((pos) = (head)->next; (pos) != (head); (pos) = (pos)->next)
+#define list_for_each(pos, head)      for ((pos) = (head)->next; (pos) != (head); (pos) = (pos)->next)
 /* The element at @pos may be removed, and freed, in the body; @n is a second cursor. */
-#define list_for_each_safe(pos, n, head)                                                                               \
-	for ((pos) = (head)->next, (n) = (pos)->next; (pos) != (head); (pos) = (n), (n) = (pos)->next)
+#define list_for_each_safe(pos, n, head)                               \
+	for ((pos) = (head)->next, (n) = (pos)->next; (pos) != (head); \
+	     (pos) = (n), (n) = (pos)->next)
 
 static inline void list_init(struct list *head)
 {
@@ -125,15 +129,23 @@ struct error {
 };
 
 /** Formats the text of @err (which may be NULL) and returns @code, a negative errno. */
-__attribute__((format(printf, 3, 4))) int error_set(struct error *err, int code, const char *fmt, ...);
+__attribute__((format(printf, 3, 4))) int error_set(struct error *err, int code, const char *fmt,
+						    ...);
 
 /** Puts "fmt: " before the text that is in @err. Returns @code. */
-__attribute__((format(printf, 3, 4))) int error_prefix(struct error *err, int code, const char *fmt, ...);
+__attribute__((format(printf, 3, 4))) int error_prefix(struct error *err, int code, const char *fmt,
+						       ...);
 
-/** Prints "trine: ..." on standard error, in one write, with the terminal's line discipline respected. */
+/**
+ * Prints "trine: ..." on standard error, in one write, with the terminal's line discipline
+ * respected.
+ */
 __attribute__((format(printf, 1, 2))) void report(const char *fmt, ...);
 
-/** strdup, malloc and calloc that cannot fail: at start-up there is nothing better to do than to say so and end. */
+/**
+ * strdup, malloc and calloc that cannot fail: at start-up there is nothing better to do than to say
+ * so and end.
+ */
 char *xstrdup(const char *s);
 void *xzalloc(size_t size);
 __attribute__((format(printf, 1, 2))) char *xasprintf(const char *fmt, ...);

@@ -1,8 +1,9 @@
 /*
  * vCPU threads: KVM_RUN, its exits, and stopping them.
  *
- * A thread is either in the guest, or serves an exit, or stands in the pause loop. Whoever wants it to stand sets vcpus_stop under the
- * machine lock, then immediate_exit and a signal: the signal ends a KVM_RUN that is under way, immediate_exit one that is about to begin.
+ * A thread is either in the guest, or serves an exit, or stands in the pause loop. Whoever wants it
+ * to stand sets vcpus_stop under the machine lock, then immediate_exit and a signal: the signal
+ * ends a KVM_RUN that is under way, immediate_exit one that is about to begin.
  */
 #include "vmm/vcpu.h"
 #include "vmm/cpuid.h"
@@ -107,8 +108,9 @@ static void internal_error(struct vcpu *vcpu)
 		for (i = 0; i < n; i++)
 			sprintf(bytes + 3 * i, " %02x", run->emulation_failure.insn_bytes[i]);
 	}
-	fail(vcpu, "the accelerator gave up: %s (suberror %u)%s%s", suberror_name(run->internal.suberror),
-	     run->internal.suberror, n ? ", bytes" : "", bytes);
+	fail(vcpu, "the accelerator gave up: %s (suberror %u)%s%s",
+	     suberror_name(run->internal.suberror), run->internal.suberror, n ? ", bytes" : "",
+	     bytes);
 }
 
 static void system_event(struct vcpu *vcpu)
@@ -142,8 +144,7 @@ static void serve_exit(struct vcpu *vcpu)
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 	case KVM_EXIT_HLT:
-	case KVM_EXIT_IOAPIC_EOI:
-		break;
+	case KVM_EXIT_IOAPIC_EOI: break;
 	case KVM_EXIT_SHUTDOWN: /* a triple fault, which is how some kernels reboot */
 		machine_reset(m);
 		break;
@@ -161,7 +162,10 @@ static void serve_exit(struct vcpu *vcpu)
 	}
 }
 
-/* An I/O or MMIO exit is complete only once KVM_RUN has been entered again: do that, without running the guest. */
+/*
+ * An I/O or MMIO exit is complete only once KVM_RUN has been entered again: do that, without
+ * running the guest.
+ */
 static void finish_exit(struct vcpu *vcpu)
 {
 	if (!vcpu->unfinished)
@@ -275,7 +279,8 @@ static int create(struct machine *m, struct vcpu *vcpu, u32 id, struct error *er
 	if (r < (int)sizeof(struct kvm_run))
 		return error_set(err, -EINVAL, "KVM_GET_VCPU_MMAP_SIZE: %d bytes are too few", r);
 	vcpu->run_size = r;
-	vcpu->run = m->accel->mmap(NULL, vcpu->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	vcpu->run = m->accel->mmap(NULL, vcpu->run_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+				   vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED) {
 		vcpu->run = NULL;
 		return error_set(err, -errno, "vCPU %u: mapping kvm_run: %s", id, strerror(errno));
@@ -313,8 +318,8 @@ int vcpu_create_all(struct machine *m, struct error *err)
 
 	most = accel_has(m, KVM_CAP_MAX_VCPUS);
 	if (most && m->config.cpus > (u32)most)
-		return error_set(err, -EINVAL, "-smp %u: accelerator %s has at most %d", m->config.cpus, m->accel->name,
-				 most);
+		return error_set(err, -EINVAL, "-smp %u: accelerator %s has at most %d",
+				 m->config.cpus, m->accel->name, most);
 	sigaction(VCPU_SIGNAL, &action, NULL);
 	m->vcpus = xzalloc(m->config.cpus * sizeof(*m->vcpus));
 	for (i = 0; i < m->config.cpus; i++)

@@ -1,8 +1,8 @@
 /*
  * Virtual CPUs: each a thread that calls KVM_RUN and serves its exits.
  *
- * Device code sees this header for the reset and stop requests in vmm/machine.h only; vCPU state is read and written
- * by the vCPU's own thread, or by others while all are paused (vcpu_pause_all()).
+ * Device code sees this header for the reset and stop requests in vmm/machine.h only; vCPU state is
+ * read and written by the vCPU's own thread, or by others while all are paused (vcpu_pause_all()).
  */
 #ifndef VMM_VCPU_H
 #define VMM_VCPU_H
@@ -29,16 +29,16 @@ struct vcpu_state {
 
 struct vcpu {
 	struct machine *machine;
-	u32 id;			/* index */
-	u32 apic_id;		/* also the KVM vCPU id */
+	u32 id;	     /* index */
+	u32 apic_id; /* also the KVM vCPU id */
 	int fd;
 	struct kvm_run *run;
 	size_t run_size;
 	pthread_t thread;
 	bool started;
-	bool paused;		/* machine lock: the thread stands outside KVM_RUN */
-	bool failed;		/* an exit that cannot be served; stays paused until reset */
-	bool unfinished;	/* its last exit is completed by the next KVM_RUN */
+	bool paused;	 /* machine lock: the thread stands outside KVM_RUN */
+	bool failed;	 /* an exit that cannot be served; stays paused until reset */
+	bool unfinished; /* its last exit is completed by the next KVM_RUN */
 	u64 exits;
 	struct vcpu_state power_on;
 };
@@ -47,11 +47,17 @@ struct vcpu {
 int vcpu_create_all(struct machine *m, struct error *err);
 void vcpu_destroy_all(struct machine *m);
 
-/** Stops all vCPUs and returns when none is in the guest. Machine lock held (released while waiting). Not from a vCPU thread. */
+/**
+ * Stops all vCPUs and returns when none is in the guest. Machine lock held (released while
+ * waiting). Not from a vCPU thread.
+ */
 void vcpu_pause_all(struct machine *m);
 void vcpu_resume_all(struct machine *m);
 
-/** The state after reset; with @entry (may be NULL) the first vCPU starts there instead of at the reset vector. All paused. */
+/**
+ * The state after reset; with @entry (may be NULL) the first vCPU starts there instead of at the
+ * reset vector. All paused.
+ */
 int vcpu_reset_all(struct machine *m, const struct boot_entry *entry, struct error *err);
 
 /** Prints registers of @vcpu to @print. Paused. */

@@ -1,6 +1,6 @@
 /*
- * A vCPU's state as a whole: taken once after creation, put back at every reset; and the state in which a boot protocol enters
- * a kernel. The vCPU is paused, or has no thread yet.
+ * A vCPU's state as a whole: taken once after creation, put back at every reset; and the state in
+ * which a boot protocol enters a kernel. The vCPU is paused, or has no thread yet.
  */
 #ifndef VMM_VCPU_STATE_H
 #define VMM_VCPU_STATE_H
@@ -15,8 +15,8 @@ struct boot_entry {
 	} mode;
 	u64 rip, rsi;
 	u32 eax, ebx;
-	u64 cr3;		/* long mode only */
-	u64 gdt;		/* guest-physical; selectors 0x10 (code) and 0x18 (data), or cs and ds */
+	u64 cr3; /* long mode only */
+	u64 gdt; /* guest-physical; selectors 0x10 (code) and 0x18 (data), or cs and ds */
 	u16 gdt_limit, cs, ds;
 };
 

@@ -1,5 +1,6 @@
 /*
- * What the monitor's unit tests share: a machine without an accelerator, and its ports, memory and clock at hand.
+ * What the monitor's unit tests share: a machine without an accelerator, and its ports, memory and
+ * clock at hand.
  *
  *	bare_start(16 * MiB);
  *	outb(0x70, 0x0a);
@@ -102,7 +103,9 @@ static inline void settle(void)
 		loop_step(&bare.loop, false);
 }
 
-/* Rounds of the main loop until @done holds, or ten seconds have passed. Returns whether it does. */
+/*
+ * Rounds of the main loop until @done holds, or ten seconds have passed. Returns whether it does.
+ */
 static inline bool settle_until(bool (*done)(void))
 {
 	s64 end = now_ns() + 10 * NS_PER_SEC;

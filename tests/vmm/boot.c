@@ -1,6 +1,7 @@
 /*
- * The boot loaders with images made here, whole and broken; what they leave in memory; and the ACPI and SMBIOS tables beside them.
- * With a directory as argument the ACPI tables are written there, for iasl.
+ * The boot loaders with images made here, whole and broken; what they leave in memory; and the ACPI
+ * and SMBIOS tables beside them. With a directory as argument the ACPI tables are written there,
+ * for iasl.
  */
 #include "tests/vmm/bare.h"
 #include "vmm/dev/fw_cfg.h"
@@ -54,7 +55,8 @@ static void refuses(const char *append, const char *initrd, const char *want, co
 {
 	const char *text = boot(append, initrd);
 
-	tap_ok(text && strstr(text, want) && !strchr(text, '\n'), "%s: %s", what, text ? text : "it was not refused");
+	tap_ok(text && strstr(text, want) && !strchr(text, '\n'), "%s: %s", what,
+	       text ? text : "it was not refused");
 }
 
 /* --- bzImage --- */
@@ -108,16 +110,20 @@ static void test_bzimage(void)
 	tap_ok(bare.boot->entry.mode == BOOT_MODE_LONG && bare.boot->entry.rip == 0x1000200 &&
 		       bare.boot->entry.rsi == BOOT_INFO,
 	       "bzImage: enters 64-bit code at 0x200 behind its address");
-	tap_ok(!memcmp(memory_ptr(&bare, 0x1000000, PAYLOAD), image + SETUP, PAYLOAD), "bzImage: the kernel is there");
-	tap_ok(p->hdr.header == 0x53726448 && p->hdr.type_of_loader == 0xff, "bzImage: boot_params has the header");
-	tap_ok(!strcmp(memory_ptr(&bare, p->hdr.cmd_line_ptr, 14), "console=ttyS0"), "bzImage: the command line");
+	tap_ok(!memcmp(memory_ptr(&bare, 0x1000000, PAYLOAD), image + SETUP, PAYLOAD),
+	       "bzImage: the kernel is there");
+	tap_ok(p->hdr.header == 0x53726448 && p->hdr.type_of_loader == 0xff,
+	       "bzImage: boot_params has the header");
+	tap_ok(!strcmp(memory_ptr(&bare, p->hdr.cmd_line_ptr, 14), "console=ttyS0"),
+	       "bzImage: the command line");
 	tap_ok(p->hdr.ramdisk_size == SETUP + PAYLOAD &&
 		       !memcmp(memory_ptr(&bare, p->hdr.ramdisk_image, SETUP), image, SETUP) &&
 		       p->hdr.ramdisk_image % 4096 == 0 && p->hdr.ramdisk_image >= 0x1100000,
 	       "bzImage: the initrd is above what the kernel unpacks into");
 	for (i = 0; i < p->e820_entries; i++)
 		total += p->e820_table[i].type == E820_RAM ? p->e820_table[i].size : 0;
-	tap_ok(total > RAM - 2 * MiB && total < RAM, "bzImage: E820 tells of all RAM but the reserved");
+	tap_ok(total > RAM - 2 * MiB && total < RAM,
+	       "bzImage: E820 tells of all RAM but the reserved");
 	for (i = 1; i < p->e820_entries; i++)
 		if (p->e820_table[i].addr < p->e820_table[i - 1].addr + p->e820_table[i - 1].size)
 			break;
@@ -127,11 +133,13 @@ static void test_bzimage(void)
 	h = make_bzimage();
 	h->xloadflags = 0;
 	save(SETUP + PAYLOAD);
-	tap_ok(!boot(NULL, NULL) && bare.boot->entry.mode == BOOT_MODE_PROTECTED && bare.boot->entry.rip == 0x1000000,
+	tap_ok(!boot(NULL, NULL) && bare.boot->entry.mode == BOOT_MODE_PROTECTED &&
+		       bare.boot->entry.rip == 0x1000000,
 	       "bzImage: a 32-bit one enters 32-bit code");
 	h->pref_address = 0x10000000;
 	save(SETUP + PAYLOAD);
-	tap_ok(!boot(NULL, NULL) && bare.boot->entry.rip == 0x100000, "bzImage: moves down when memory ends before its place");
+	tap_ok(!boot(NULL, NULL) && bare.boot->entry.rip == 0x100000,
+	       "bzImage: moves down when memory ends before its place");
 	h->relocatable_kernel = 0;
 	save(SETUP + PAYLOAD);
 	refuses(NULL, NULL, "needs", "bzImage: not if it cannot move");
@@ -184,7 +192,10 @@ static struct elf64 *make_elf64(bool pvh, bool multiboot)
 	struct elf64 *f = (struct elf64 *)image;
 
 	memset(image, 0, sizeof(image));
-	memcpy(f->e.e_ident, "\x7f" "ELF\x02\x01\x01", 7);
+	memcpy(f->e.e_ident,
+	       "\x7f"
+	       "ELF\x02\x01\x01",
+	       7);
 	f->e.e_type = ET_EXEC;
 	f->e.e_machine = EM_X86_64;
 	f->e.e_version = 1;
@@ -193,10 +204,17 @@ static struct elf64 *make_elf64(bool pvh, bool multiboot)
 	f->e.e_ehsize = sizeof(f->e);
 	f->e.e_phentsize = sizeof(f->p[0]);
 	f->e.e_phnum = 2;
-	f->p[0] = (Elf64_Phdr){ .p_type = PT_LOAD, .p_offset = 0, .p_vaddr = 0xffffffff81000000ull, .p_paddr = 0x200000,
-				.p_filesz = sizeof(*f), .p_memsz = 0x10000 };
-	f->p[1] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = offsetof(struct elf64, note), .p_filesz = sizeof(f->note),
-				.p_memsz = sizeof(f->note), .p_align = 4 };
+	f->p[0] = (Elf64_Phdr){ .p_type = PT_LOAD,
+				.p_offset = 0,
+				.p_vaddr = 0xffffffff81000000ull,
+				.p_paddr = 0x200000,
+				.p_filesz = sizeof(*f),
+				.p_memsz = 0x10000 };
+	f->p[1] = (Elf64_Phdr){ .p_type = PT_NOTE,
+				.p_offset = offsetof(struct elf64, note),
+				.p_filesz = sizeof(f->note),
+				.p_memsz = sizeof(f->note),
+				.p_align = 4 };
 	f->note.name_size = 4;
 	f->note.desc_size = 8;
 	f->note.type = pvh ? 18 : 17;
@@ -223,9 +241,11 @@ static void test_elf(void)
 	if (!tap_ok(!text, "ELF: boots through PVH %s", text ? text : ""))
 		return;
 	info = memory_ptr(&bare, bare.boot->entry.ebx, 56);
-	tap_ok(bare.boot->entry.mode == BOOT_MODE_PROTECTED && bare.boot->entry.rip == 0x200100 && info[0] == 0x336ec578,
+	tap_ok(bare.boot->entry.mode == BOOT_MODE_PROTECTED && bare.boot->entry.rip == 0x200100 &&
+		       info[0] == 0x336ec578,
 	       "ELF: enters at the note's address, the start information in EBX");
-	tap_ok(info[3] == 1 && *(const u64 *)(info + 8) == bare.boot->rsdp && info[12] == bare.boot->e820_count,
+	tap_ok(info[3] == 1 && *(const u64 *)(info + 8) == bare.boot->rsdp &&
+		       info[12] == bare.boot->e820_count,
 	       "ELF: a module, the RSDP and the memory map are in it");
 	tap_ok(!strcmp(memory_ptr(&bare, info[6], 9), "hi there"), "ELF: and the command line");
 	tap_ok(!memcmp(memory_ptr(&bare, 0x200000, sizeof(*f)), image, sizeof(*f)) &&
@@ -238,7 +258,8 @@ static void test_elf(void)
 	tap_ok(!text && bare.boot->entry.eax == 0x2badb002 && bare.boot->entry.rip == 0x200080,
 	       "ELF: through a multiboot header %s", text ? text : "");
 	info = memory_ptr(&bare, bare.boot->entry.ebx, 88);
-	tap_ok(info[0] == 0x24d && info[1] == 639 && info[5] == 1 && info[11] == bare.boot->e820_count * 24,
+	tap_ok(info[0] == 0x24d && info[1] == 639 && info[5] == 1 &&
+		       info[11] == bare.boot->e820_count * 24,
 	       "ELF: multiboot information with memory, a module and the map");
 	f->multiboot[1] = 2 | 8;
 	f->multiboot[2] = -(0x1badb002u + 10);
@@ -302,7 +323,8 @@ static void test_flat_multiboot(void)
 	h[3] = 0x100010, h[4] = 0x100000, h[5] = 0x101000, h[6] = 0x102000, h[7] = 0x100040;
 	save(0x1000);
 	text = boot(NULL, NULL);
-	tap_ok(!text && bare.boot->entry.rip == 0x100040 && *(const u32 *)memory_ptr(&bare, 0x100010, 4) == 0x1badb002,
+	tap_ok(!text && bare.boot->entry.rip == 0x100040 &&
+		       *(const u32 *)memory_ptr(&bare, 0x100010, 4) == 0x1badb002,
 	       "multiboot: an image that is not ELF %s", text ? text : "");
 	save(0x800);
 	refuses(NULL, NULL, "truncated", "multiboot: cut");
@@ -364,10 +386,12 @@ static void test_acpi(const char *directory)
 	save(SETUP + PAYLOAD);
 	boot(NULL, NULL);
 	rsdp = memory_ptr(&bare, bare.boot->rsdp, 36);
-	if (!tap_ok(rsdp && !memcmp(rsdp, "RSD PTR ", 8) && !sum(rsdp, 20) && !sum(rsdp, 36), "ACPI: RSDP"))
+	if (!tap_ok(rsdp && !memcmp(rsdp, "RSD PTR ", 8) && !sum(rsdp, 20) && !sum(rsdp, 36),
+		    "ACPI: RSDP"))
 		return;
 	xsdt = memory_ptr(&bare, get_le64(rsdp + 24), 36);
-	if (!tap_ok(xsdt && !memcmp(xsdt, "XSDT", 4) && !sum(xsdt, get_le32(xsdt + 4)), "ACPI: XSDT"))
+	if (!tap_ok(xsdt && !memcmp(xsdt, "XSDT", 4) && !sum(xsdt, get_le32(xsdt + 4)),
+		    "ACPI: XSDT"))
 		return;
 	count = (get_le32(xsdt + 4) - 36) / 8;
 	for (i = 0; i < ARRAY_SIZE(wanted); i++) {
@@ -386,9 +410,11 @@ static void test_acpi(const char *directory)
 		if (i)
 			continue;
 		dsdt = memory_ptr(&bare, get_le64(table + 140), 36);
-		tap_ok(dsdt && !memcmp(dsdt, "DSDT", 4) && !sum(dsdt, get_le32(dsdt + 4)), "ACPI: DSDT, and its checksum");
+		tap_ok(dsdt && !memcmp(dsdt, "DSDT", 4) && !sum(dsdt, get_le32(dsdt + 4)),
+		       "ACPI: DSDT, and its checksum");
 		dump(directory, "DSDT", dsdt, get_le32(dsdt + 4));
-		tap_ok(get_le32(table + 76) == 0x608 && table[128] == 0x0e && get_le64(table + 120) == 0xcf9,
+		tap_ok(get_le32(table + 76) == 0x608 && table[128] == 0x0e &&
+			       get_le64(table + 120) == 0xcf9,
 		       "ACPI: FADT has timer and reset register");
 	}
 }
@@ -398,7 +424,8 @@ static void test_smbios(void)
 	const u8 *e28 = memory_ptr(&bare, BOOT_TABLES, 0x40), *e30 = e28 + 0x20, *s, *end;
 	unsigned types[256] = { 0 }, count = 0;
 
-	tap_ok(!memcmp(e28, "_SM_", 4) && !sum(e28, 0x1f) && !sum(e28 + 0x10, 15), "SMBIOS: the 2.8 entry point");
+	tap_ok(!memcmp(e28, "_SM_", 4) && !sum(e28, 0x1f) && !sum(e28 + 0x10, 15),
+	       "SMBIOS: the 2.8 entry point");
 	tap_ok(!memcmp(e30, "_SM3_", 5) && !sum(e30, 0x18), "SMBIOS: the 3.0 entry point");
 	s = memory_ptr(&bare, get_le64(e30 + 16), get_le32(e30 + 12));
 	end = s + get_le32(e30 + 12);
@@ -409,9 +436,10 @@ static void test_smbios(void)
 			;
 		s += 2;
 	}
-	tap_ok(s == end && count == get_le16(e28 + 0x1c), "SMBIOS: %u structures fill the table exactly", count);
-	tap_ok(types[0] == 1 && types[1] == 1 && types[3] == 1 && types[4] == 1 && types[16] && types[17] && types[19] &&
-		       types[32] == 1 && types[127] == 1,
+	tap_ok(s == end && count == get_le16(e28 + 0x1c),
+	       "SMBIOS: %u structures fill the table exactly", count);
+	tap_ok(types[0] == 1 && types[1] == 1 && types[3] == 1 && types[4] == 1 && types[16] &&
+		       types[17] && types[19] && types[32] == 1 && types[127] == 1,
 	       "SMBIOS: BIOS, system, chassis, processor, memory, boot, end");
 }
 

@@ -1,4 +1,7 @@
-/* The ISA devices as a driver sees them: RTC, PM registers, PS/2 controller, fw_cfg, debug exit, reset ports. */
+/*
+ * The ISA devices as a driver sees them: RTC, PM registers, PS/2 controller, fw_cfg, debug exit,
+ * reset ports.
+ */
 #include "tests/vmm/bare.h"
 #include "vmm/dev/fw_cfg.h"
 #include "vmm/dev/i8042.h"
@@ -30,18 +33,23 @@ static void test_rtc_time(void)
 	rtc_set(0x0b, 0x82);
 	rtc_set(0x00, 0x58), rtc_set(0x02, 0x59), rtc_set(0x04, 0x23);
 	rtc_set(0x07, 0x29), rtc_set(0x08, 0x02), rtc_set(0x09, 0x24), rtc_set(0x32, 0x20);
-	tap_ok(rtc(0x00) == 0x58 && rtc(0x04) == 0x23 && rtc(0x09) == 0x24, "rtc: a time is set while SET holds");
+	tap_ok(rtc(0x00) == 0x58 && rtc(0x04) == 0x23 && rtc(0x09) == 0x24,
+	       "rtc: a time is set while SET holds");
 	tap_ok(!(rtc(0x0a) & 0x80), "rtc: no update is announced while SET holds");
 	rtc_set(0x0b, 0x86);
-	tap_ok(rtc(0x02) == 0x59, "rtc: changing the format does not change the bytes while SET holds");
-	rtc_set(0x02, 59), rtc_set(0x00, 58), rtc_set(0x04, 23), rtc_set(0x07, 29), rtc_set(0x08, 2), rtc_set(0x09, 24);
+	tap_ok(rtc(0x02) == 0x59,
+	       "rtc: changing the format does not change the bytes while SET holds");
+	rtc_set(0x02, 59), rtc_set(0x00, 58), rtc_set(0x04, 23), rtc_set(0x07, 29),
+		rtc_set(0x08, 2), rtc_set(0x09, 24);
 	rtc_set(0x32, 20);
 	rtc_set(0x0b, 0x06);
-	tap_ok(rtc(0x02) == 59 && rtc(0x04) == 23 && rtc(0x07) == 29 && rtc(0x32) == 20, "rtc: binary format");
+	tap_ok(rtc(0x02) == 59 && rtc(0x04) == 23 && rtc(0x07) == 29 && rtc(0x32) == 20,
+	       "rtc: binary format");
 	rtc_set(0x0b, 0x00);
 	tap_ok(rtc(0x04) == 0x91, "rtc: 11 p.m. in 12-hour BCD");
 	rtc_set(0x0b, 0x02);
-	tap_ok(rtc(0x04) == 0x23 && rtc(0x08) == 0x02 && rtc(0x06) == 0x05, "rtc: the weekday of 29 February 2024 is Thursday");
+	tap_ok(rtc(0x04) == 0x23 && rtc(0x08) == 0x02 && rtc(0x06) == 0x05,
+	       "rtc: the weekday of 29 February 2024 is Thursday");
 }
 
 static void test_rtc_interrupts(void)
@@ -49,15 +57,18 @@ static void test_rtc_interrupts(void)
 	rtc(0x0c);
 	rtc_set(0x0b, 0x42);
 	tap_ok(settle_until(rtc_pending), "rtc: the periodic interrupt arrives");
-	tap_ok((rtc(0x0c) & 0xc0) == 0xc0 && !rtc_pending(), "rtc: register C says so, and reading it ends it");
+	tap_ok((rtc(0x0c) & 0xc0) == 0xc0 && !rtc_pending(),
+	       "rtc: register C says so, and reading it ends it");
 	tap_ok(settle_until(rtc_pending), "rtc: and comes again");
 	rtc_set(0x0b, 0x12);
 	rtc(0x0c);
-	tap_ok(settle_until(rtc_pending) && (rtc(0x0c) & 0x90) == 0x90, "rtc: the update-ended interrupt arrives");
+	tap_ok(settle_until(rtc_pending) && (rtc(0x0c) & 0x90) == 0x90,
+	       "rtc: the update-ended interrupt arrives");
 	rtc_set(0x01, 0xff), rtc_set(0x03, 0xff), rtc_set(0x05, 0xff);
 	rtc_set(0x0b, 0x22);
 	rtc(0x0c);
-	tap_ok(settle_until(rtc_pending) && rtc(0x0c) & 0x20, "rtc: an alarm for every second arrives");
+	tap_ok(settle_until(rtc_pending) && rtc(0x0c) & 0x20,
+	       "rtc: an alarm for every second arrives");
 	rtc_set(0x0b, 0x02);
 	rtc(0x0c);
 	rtc_set(0x38, 0x5a);
@@ -88,7 +99,8 @@ static void test_pm(void)
 	machine_lock(&bare);
 	pc_power_button(&bare);
 	machine_unlock(&bare);
-	tap_ok(port_in(0x600, 2) == 0x100 && !bare.irq.level[9], "pm: the power button sets its status");
+	tap_ok(port_in(0x600, 2) == 0x100 && !bare.irq.level[9],
+	       "pm: the power button sets its status");
 	outw(0x602, 0x100);
 	tap_ok(bare.irq.level[9], "pm: enabled, it interrupts");
 	outw(0x600, 0x100);
@@ -96,10 +108,12 @@ static void test_pm(void)
 	outw(0x602, 0xffff);
 	tap_ok(port_in(0x602, 2) == 0x521, "pm: only the enables that exist can be set");
 	outl(0x628, 0xffffffff);
-	tap_ok(inl(0x628) == 0xffffffff && inl(0x620) == 0, "pm: general-purpose enables, no events");
+	tap_ok(inl(0x628) == 0xffffffff && inl(0x620) == 0,
+	       "pm: general-purpose enables, no events");
 	outw(0x604, 0x1c00);
 	settle();
-	tap_ok(!bare.shutdown_wanted && !bare.loop.quit, "pm: a sleep type without the enable bit does nothing");
+	tap_ok(!bare.shutdown_wanted && !bare.loop.quit,
+	       "pm: a sleep type without the enable bit does nothing");
 	outw(0x604, 0x2000 | 5 << 10);
 	settle();
 	tap_ok(!bare.loop.quit, "pm: a sleep state that does not exist does nothing");
@@ -146,9 +160,11 @@ static void test_i8042(void)
 	tap_ok(kbd_command(0x20) == 0x77, "i8042: the mode can be written");
 	outb(0x64, 0x60), outb(0x60, 0x47);
 	outb(0x60, 0xf2);
-	tap_ok(kbd_data() == 0xfa && kbd_data() == 0xab && kbd_data() == 0x41, "i8042: the keyboard identifies itself, translated");
+	tap_ok(kbd_data() == 0xfa && kbd_data() == 0xab && kbd_data() == 0x41,
+	       "i8042: the keyboard identifies itself, translated");
 	outb(0x60, 0xff);
-	tap_ok(kbd_data() == 0xfa && kbd_data() == 0xaa && !kbd_full(), "i8042: the keyboard resets");
+	tap_ok(kbd_data() == 0xfa && kbd_data() == 0xaa && !kbd_full(),
+	       "i8042: the keyboard resets");
 	outb(0x60, 0xed);
 	tap_ok(kbd_data() == 0xfa, "i8042: LEDs are a command ...");
 	outb(0x60, 0x02);
@@ -159,21 +175,26 @@ static void test_i8042(void)
 	tap_ok((inb(0x64) & 0x21) == 0x21, "i8042: what the mouse says is marked");
 	tap_ok(kbd_data() == 0xfa && kbd_data() == 0, "i8042: a plain mouse");
 	outb(0x64, 0xd4), outb(0x60, 0xff);
-	tap_ok(kbd_data() == 0xfa && kbd_data() == 0xaa && kbd_data() == 0, "i8042: the mouse resets");
+	tap_ok(kbd_data() == 0xfa && kbd_data() == 0xaa && kbd_data() == 0,
+	       "i8042: the mouse resets");
 	outb(0x64, 0xd3), outb(0x60, 0x5a);
-	tap_ok((inb(0x64) & 0x21) == 0x21 && kbd_data() == 0x5a, "i8042: the auxiliary loop answers");
-	tap_ok(!bare.irq.level[1] && !bare.irq.level[12], "i8042: no line is up when nothing is there");
+	tap_ok((inb(0x64) & 0x21) == 0x21 && kbd_data() == 0x5a,
+	       "i8042: the auxiliary loop answers");
+	tap_ok(!bare.irq.level[1] && !bare.irq.level[12],
+	       "i8042: no line is up when nothing is there");
 	machine_lock(&bare);
 	i8042_key(&bare, 0x1e, false, true);
 	i8042_key(&bare, 0x48, true, false);
 	machine_unlock(&bare);
 	tap_ok(bare.irq.level[1], "i8042: a key interrupts");
-	tap_ok(kbd_data() == 0x1e && kbd_data() == 0xe0 && kbd_data() == 0xc8 && !bare.irq.level[1], "i8042: scan codes of set 1");
+	tap_ok(kbd_data() == 0x1e && kbd_data() == 0xe0 && kbd_data() == 0xc8 && !bare.irq.level[1],
+	       "i8042: scan codes of set 1");
 	outb(0x64, 0xd4), outb(0x60, 0xf4), kbd_drain();
 	machine_lock(&bare);
 	i8042_mouse(&bare, 5, -3, 1);
 	machine_unlock(&bare);
-	tap_ok(bare.irq.level[12] && kbd_data() == 0x29 && kbd_data() == 5 && kbd_data() == 0xfd, "i8042: the mouse moves");
+	tap_ok(bare.irq.level[12] && kbd_data() == 0x29 && kbd_data() == 5 && kbd_data() == 0xfd,
+	       "i8042: the mouse moves");
 	outb(0x64, 0xfe);
 	tap_ok(bare.reset_wanted, "i8042: the pulse on output 0 resets");
 	bare.reset_wanted = false;
@@ -227,9 +248,12 @@ static void test_fw_cfg(void)
 	u16 key = 0;
 	u32 count, i;
 
-	tap_ok(fw_cfg_add_file(&bare, "opt/test/greeting", "hello", 5) == 0, "fw_cfg: a file is added");
-	tap_ok(fw_cfg_add_file(&bare, "opt/test/greeting", "again", 5) == -EEXIST, "fw_cfg: not twice");
-	tap_ok(fw_cfg_add_file(&bare, "opt/a-name-that-is-longer-than-the-directory-has-room-for", "", 0) == -ENAMETOOLONG,
+	tap_ok(fw_cfg_add_file(&bare, "opt/test/greeting", "hello", 5) == 0,
+	       "fw_cfg: a file is added");
+	tap_ok(fw_cfg_add_file(&bare, "opt/test/greeting", "again", 5) == -EEXIST,
+	       "fw_cfg: not twice");
+	tap_ok(fw_cfg_add_file(&bare, "opt/a-name-that-is-longer-than-the-directory-has-room-for",
+			       "", 0) == -ENAMETOOLONG,
 	       "fw_cfg: nor with a name that does not fit");
 	fw_select(0);
 	fw_read(buffer, 6);
@@ -249,11 +273,13 @@ static void test_fw_cfg(void)
 	fw_select(key);
 	fw_read(buffer, 5);
 	tap_ok(!memcmp(buffer, "hello", 5), "fw_cfg: which reads");
-	tap_ok(inl(0x514) == __builtin_bswap32(0x51454d55) && inl(0x518) == __builtin_bswap32(0x20434647),
+	tap_ok(inl(0x514) == __builtin_bswap32(0x51454d55) &&
+		       inl(0x518) == __builtin_bswap32(0x20434647),
 	       "fw_cfg: the DMA register has its signature");
 	dma(key << 16 | 8 | 2, 8, 0x4000);
 	memory_read(&bare, 0x4000, buffer, 8);
-	tap_ok(dma_result() == 0 && !memcmp(buffer, "hello\0\0\0", 8), "fw_cfg: DMA reads, and zeroes behind the end");
+	tap_ok(dma_result() == 0 && !memcmp(buffer, "hello\0\0\0", 8),
+	       "fw_cfg: DMA reads, and zeroes behind the end");
 	dma(key << 16 | 8 | 4, 3, 0);
 	dma(2, 2, 0x4000);
 	memory_read(&bare, 0x4000, buffer, 2);
@@ -290,11 +316,14 @@ static void test_ports(void)
 	tap_ok(!reset_asked() && inb(0x92) == 2, "reset: A20 at port 0x92 does not");
 	outb(0x92, 0x03);
 	tap_ok(reset_asked(), "reset: bit 0 of port 0x92 does");
-	tap_ok(bare_device("isa-debug-exit,iobase=0x501,iosize=2", &err), "debug-exit: can be added %s", err.text);
-	tap_ok(!bare_device("isa-debug-exit,iobase=0x501", &err) && strstr(err.text, "0x501"), "debug-exit: not twice: %s",
-	       err.text);
-	tap_ok(!bare_device("isa-debug-exit,iobase=0xffff,iosize=4", &err), "debug-exit: not beyond the ports: %s", err.text);
-	tap_ok(!bare_device("isa-debugcon", &err) && strstr(err.text, "chardev"), "debugcon: wants a chardev: %s", err.text);
+	tap_ok(bare_device("isa-debug-exit,iobase=0x501,iosize=2", &err),
+	       "debug-exit: can be added %s", err.text);
+	tap_ok(!bare_device("isa-debug-exit,iobase=0x501", &err) && strstr(err.text, "0x501"),
+	       "debug-exit: not twice: %s", err.text);
+	tap_ok(!bare_device("isa-debug-exit,iobase=0xffff,iosize=4", &err),
+	       "debug-exit: not beyond the ports: %s", err.text);
+	tap_ok(!bare_device("isa-debugcon", &err) && strstr(err.text, "chardev"),
+	       "debugcon: wants a chardev: %s", err.text);
 	outb(0x501, 0x10);
 	settle();
 	tap_ok(bare.loop.quit && bare.exit_status == 0x21, "debug-exit: 0x10 is status 0x21");

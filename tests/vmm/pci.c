@@ -1,4 +1,7 @@
-/* PCI configuration space: both ways in, write masks, BARs, capabilities, INTx, MSI-X state, against a device made for it. */
+/*
+ * PCI configuration space: both ways in, write masks, BARs, capabilities, INTx, MSI-X state,
+ * against a device made for it.
+ */
 #include "tests/vmm/bare.h"
 #include "vmm/machine/pc.h"
 
@@ -32,7 +35,11 @@ static int probe_realize(struct device *dev, struct error *err)
 }
 
 static const struct device_class probe_class = {
-	.name = "probe", .description = "for tests", .bus = "PCI", .size = sizeof(struct probe), .realize = probe_realize,
+	.name = "probe",
+	.description = "for tests",
+	.bus = "PCI",
+	.size = sizeof(struct probe),
+	.realize = probe_realize,
 };
 
 #define SLOT 4
@@ -96,7 +103,8 @@ static void test_bars(struct probe *p)
 	tap_ok(config(0x14, 4) == 0x0000ffe1, "sizing a port BAR of 32");
 	config_set(0x18, 0xffffffff, 4);
 	config_set(0x1c, 0xffffffff, 4);
-	tap_ok(config(0x18, 4) == 0xfc00000c && config(0x1c, 4) == 0xffffffff, "sizing a 64-bit BAR of 64 MiB");
+	tap_ok(config(0x18, 4) == 0xfc00000c && config(0x1c, 4) == 0xffffffff,
+	       "sizing a 64-bit BAR of 64 MiB");
 	config_set(0x24, 0xffffffff, 4);
 	tap_ok(config(0x24, 4) == 0, "a BAR that is not there is zero");
 	config_set(0x30, 0xffffffff, 4);
@@ -106,7 +114,8 @@ static void test_bars(struct probe *p)
 	config_set(4, 2, 2);
 	tap_ok(mmio_in(0xe0000000, 4) == 0x12345678, "with memory decoding on it does");
 	config_set(0x10, 0xe1000000, 4);
-	tap_ok(mmio_in(0xe0000000, 4) == 0xffffffff && mmio_in(0xe1000000, 4) == 0x12345678, "it moves");
+	tap_ok(mmio_in(0xe0000000, 4) == 0xffffffff && mmio_in(0xe1000000, 4) == 0x12345678,
+	       "it moves");
 	config_set(0x12, 0xe200, 2);
 	tap_ok(mmio_in(0xe2000000, 4) == 0x12345678, "half a BAR can be written");
 	config_set(0x18, 0, 4);
@@ -117,7 +126,8 @@ static void test_bars(struct probe *p)
 	config_set(4, 3, 2);
 	tap_ok(inl(0xc100) == 0x12345678, "and have it now");
 	config_set(0x10, 0x00001000, 4);
-	tap_ok(memory_write(&bare, 0x1000, "test", 4) == 0 && !memcmp(memory_ptr(&bare, 0x1000, 4), "test", 4),
+	tap_ok(memory_write(&bare, 0x1000, "test", 4) == 0 &&
+		       !memcmp(memory_ptr(&bare, 0x1000, 4), "test", 4),
 	       "a BAR put over RAM does not take it away");
 	config_set(0x10, 0xffffffff, 4);
 	config_set(0x10, 0, 4);
@@ -144,7 +154,8 @@ static void test_capabilities(struct probe *p)
 	config_set(at + 2, 0, 2);
 	config_set(0x20, 0xe0000000, 4);
 	config_set(4, 6, 2);
-	tap_ok(mmio_in(0xe000000c, 4) == 1 && mmio_in(0xe000002c, 4) == 1, "vectors are masked at first");
+	tap_ok(mmio_in(0xe000000c, 4) == 1 && mmio_in(0xe000002c, 4) == 1,
+	       "vectors are masked at first");
 	mmio_out(0xe0000000, 0xfee00007, 4);
 	tap_ok(mmio_in(0xe0000000, 4) == 0xfee00004, "a message's address has no low bits");
 	mmio_out(0xe0000030, 0xffffffff, 4);
@@ -172,7 +183,8 @@ static void test_intx(struct probe *p)
 	tap_ok(bare.irq.level[16 + SLOT], "pin A of slot 4 is GSI 20");
 	tap_ok(config(6, 2) & 8, "the status register shows it");
 	config_set(4, 0x400, 2);
-	tap_ok(!bare.irq.level[16 + SLOT] && config(6, 2) & 8, "INTx disable takes the line, not the status");
+	tap_ok(!bare.irq.level[16 + SLOT] && config(6, 2) & 8,
+	       "INTx disable takes the line, not the status");
 	config_set(4, 0, 2);
 	tap_ok(bare.irq.level[16 + SLOT], "enabled again it is back");
 	mmio_out(ecam(31, 0x68), 0x0b, 1);
@@ -187,13 +199,19 @@ static void test_places(void)
 {
 	struct error err;
 
-	tap_ok(!bare_device("probe,addr=4", &err) && strstr(err.text, "addr=4"), "a taken slot: %s", err.text);
-	tap_ok(!bare_device("probe,addr=20", &err) && strstr(err.text, "addr=20"), "no such slot: %s", err.text);
-	tap_ok(!bare_device("probe,addr=4.1", &err) && strstr(err.text, "multifunction"), "one function only: %s", err.text);
-	tap_ok(!bare_device("probe,bus=pci.9", &err) && strstr(err.text, "pci.9"), "no such bus: %s", err.text);
-	tap_ok(bare_device("probe,addr=5.0,multifunction=on,id=first", &err) && bare_device("probe,addr=5.3", &err),
+	tap_ok(!bare_device("probe,addr=4", &err) && strstr(err.text, "addr=4"), "a taken slot: %s",
+	       err.text);
+	tap_ok(!bare_device("probe,addr=20", &err) && strstr(err.text, "addr=20"),
+	       "no such slot: %s", err.text);
+	tap_ok(!bare_device("probe,addr=4.1", &err) && strstr(err.text, "multifunction"),
+	       "one function only: %s", err.text);
+	tap_ok(!bare_device("probe,bus=pci.9", &err) && strstr(err.text, "pci.9"),
+	       "no such bus: %s", err.text);
+	tap_ok(bare_device("probe,addr=5.0,multifunction=on,id=first", &err) &&
+		       bare_device("probe,addr=5.3", &err),
 	       "several functions");
-	tap_ok(!bare_device("probe,id=first", &err) && strstr(err.text, "first"), "a taken id: %s", err.text);
+	tap_ok(!bare_device("probe,id=first", &err) && strstr(err.text, "first"), "a taken id: %s",
+	       err.text);
 	machine_lock(&bare);
 	device_remove(device_find(&bare, "first"));
 	machine_unlock(&bare);
@@ -221,7 +239,8 @@ int main(void)
 	machine_lock(&bare);
 	device_reset_all(&bare);
 	machine_unlock(&bare);
-	tap_ok(config(0x10, 4) == 0 && config(4, 2) == 0 && config(0x3c, 1) == 0, "reset forgets what was written");
+	tap_ok(config(0x10, 4) == 0 && config(4, 2) == 0 && config(0x3c, 1) == 0,
+	       "reset forgets what was written");
 	test_places();
 	bare_stop();
 	return tap_end();

@@ -4,7 +4,10 @@
 
 #define COM1 0x3f8
 
-/* A back end that remembers what it got, takes as much as the test allows, and sends what the test wants. */
+/*
+ * A back end that remembers what it got, takes as much as the test allows, and sends what the test
+ * wants.
+ */
 struct line {
 	struct chardev chr;
 	u8 got[256];
@@ -35,7 +38,11 @@ static size_t line_write(struct chardev *chr, const u8 *bytes, size_t n)
 }
 
 static const struct chardev_class line_class = {
-	.name = "line", .help = "for tests", .size = sizeof(struct line), .open = line_open, .close = line_close,
+	.name = "line",
+	.help = "for tests",
+	.size = sizeof(struct line),
+	.open = line_open,
+	.close = line_close,
 	.write = line_write,
 };
 
@@ -78,7 +85,8 @@ static void test_probe(void)
 	outb(COM1 + 4, 0x10);
 	tap_ok(inb(COM1 + 6) == 0x06, "their change is noted, of RI its fall");
 	outb(COM1, 0x42);
-	tap_ok(inb(COM1 + 5) & 1 && inb(COM1) == 0x42 && !line->count, "loopback: a byte comes back and does not leave");
+	tap_ok(inb(COM1 + 5) & 1 && inb(COM1) == 0x42 && !line->count,
+	       "loopback: a byte comes back and does not leave");
 	outb(COM1 + 4, 0x0b);
 	tap_ok((inb(COM1 + 6) & 0xf0) == 0xb0, "outside of loopback the other side is ready");
 }
@@ -103,7 +111,8 @@ static void test_transmit(void)
 	machine_lock(&bare);
 	chardev_can_write(&line->chr);
 	machine_unlock(&bare);
-	tap_ok((inb(COM1 + 5) & 0x60) == 0x60 && line->got[line->count - 1] == 'c', "until there is room");
+	tap_ok((inb(COM1 + 5) & 0x60) == 0x60 && line->got[line->count - 1] == 'c',
+	       "until there is room");
 }
 
 static void test_receive(void)
@@ -112,7 +121,8 @@ static void test_receive(void)
 	tap_ok(line_send("x") == 0, "before the guest is ready nothing is received");
 	outb(COM1 + 4, 0x0b), outb(COM1 + 1, 1);
 	tap_ok(line_send("xyz") == 1 && irq(), "without FIFO one byte fits");
-	tap_ok(inb(COM1 + 5) & 1 && (inb(COM1 + 2) & 15) == 4 && inb(COM1) == 'x' && !irq(), "and is read");
+	tap_ok(inb(COM1 + 5) & 1 && (inb(COM1 + 2) & 15) == 4 && inb(COM1) == 'x' && !irq(),
+	       "and is read");
 	outb(COM1 + 2, 0x81);
 	tap_ok(line_send("0123456789abcdefXX") == 16, "with FIFO sixteen");
 	tap_ok((inb(COM1 + 2) & 15) == 4, "above the trigger level: data");
@@ -129,7 +139,8 @@ static void test_receive(void)
 	machine_lock(&bare);
 	chardev_send_event(&line->chr, CHARDEV_BREAK);
 	machine_unlock(&bare);
-	tap_ok((inb(COM1 + 2) & 15) == 6 && inb(COM1 + 5) & 0x10 && inb(COM1) == 0, "a break is a line status interrupt");
+	tap_ok((inb(COM1 + 2) & 15) == 6 && inb(COM1 + 5) & 0x10 && inb(COM1) == 0,
+	       "a break is a line status interrupt");
 	outb(COM1 + 1, 0), outb(COM1 + 4, 0x08);
 	for (unsigned i = 0; i < 100; i++)
 		inb(COM1 + 5);
@@ -140,12 +151,15 @@ static void test_places(void)
 {
 	struct error err = { "" };
 
-	tap_ok(!bare_device("isa-serial,index=0", &err) && strstr(err.text, "0x3f8"), "a port that is taken: %s", err.text);
-	tap_ok(!bare_device("isa-serial,chardev=line0", &err) && strstr(err.text, "line0"), "a back end that is taken: %s",
-	       err.text);
-	tap_ok(!bare_device("isa-serial,iobase=0x5000,irq=99", &err) && strstr(err.text, "99"), "no such interrupt: %s", err.text);
+	tap_ok(!bare_device("isa-serial,index=0", &err) && strstr(err.text, "0x3f8"),
+	       "a port that is taken: %s", err.text);
+	tap_ok(!bare_device("isa-serial,chardev=line0", &err) && strstr(err.text, "line0"),
+	       "a back end that is taken: %s", err.text);
+	tap_ok(!bare_device("isa-serial,iobase=0x5000,irq=99", &err) && strstr(err.text, "99"),
+	       "no such interrupt: %s", err.text);
 	tap_ok(bare_device("isa-serial", &err) && inb(0x2f8 + 5) == 0x60, "the next is COM2");
-	tap_ok(bare_device("isa-serial", &err) && bare_device("isa-serial", &err), "there are four");
+	tap_ok(bare_device("isa-serial", &err) && bare_device("isa-serial", &err),
+	       "there are four");
 	tap_ok(!bare_device("isa-serial", &err), "and not five: %s", err.text);
 	/* COM1 and COM3 share a line. */
 	outb(0x3e8 + 1, 2);

@@ -26,7 +26,8 @@ const struct accel accel_kvm = {
 	.close = close,
 };
 
-int accel_ioctl_value(const struct machine *m, int fd, unsigned long request, unsigned long argument)
+int accel_ioctl_value(const struct machine *m, int fd, unsigned long request,
+		      unsigned long argument)
 {
 	int r = m->accel->ioctl(fd, request, argument);
 
@@ -66,8 +67,8 @@ static int open_one(struct machine *m, const struct accel *a, struct error *err)
 		a->close(m->kvm_fd);
 		m->kvm_fd = -1;
 		m->accel = NULL;
-		return error_set(err, -EINVAL, "%s speaks version %d of the KVM API, %d is wanted", a->name, version,
-				 KVM_API_VERSION);
+		return error_set(err, -EINVAL, "%s speaks version %d of the KVM API, %d is wanted",
+				 a->name, version, KVM_API_VERSION);
 	}
 	return 0;
 }
@@ -81,7 +82,8 @@ int accel_open(struct machine *m, const char *name, struct error *err)
 	if (!strcmp(name, "lite"))
 		return open_one(m, &accel_lite, err);
 	if (strcmp(name, "auto"))
-		return error_set(err, -EINVAL, "%s: no such accelerator; there are lite, kvm and auto", name);
+		return error_set(err, -EINVAL,
+				 "%s: no such accelerator; there are lite, kvm and auto", name);
 	if (accel_probe(&accel_kvm, &why) == 0) {
 		report("accelerator kvm: a probe guest ran on /dev/kvm at native speed");
 		return open_one(m, &accel_kvm, err);

@@ -1,10 +1,12 @@
 /*
  * The probe guest: is this /dev/kvm the processor, or something that imitates it?
  *
- * Some hosts have a /dev/kvm whose backend interprets supervisor code. Its presence proves nothing, so a small guest does what a
- * modern kernel does in its first milliseconds: long mode, lock cmpxchg16b, xsave and xrstor, swapgs, a system call from user mode and
- * back by sysret and by iret. Then it counts a loop of known length in supervisor mode, which takes a processor a few milliseconds
- * and an interpreter a hundred times that. The first part has failed when the guest does not report its end; an alarm bounds both.
+ * Some hosts have a /dev/kvm whose backend interprets supervisor code. Its presence proves nothing,
+ * so a small guest does what a modern kernel does in its first milliseconds: long mode, lock
+ * cmpxchg16b, xsave and xrstor, swapgs, a system call from user mode and back by sysret and by
+ * iret. Then it counts a loop of known length in supervisor mode, which takes a processor a few
+ * milliseconds and an interpreter a hundred times that. The first part has failed when the guest
+ * does not report its end; an alarm bounds both.
  */
 #include "vmm/accel.h"
 #include "vmm/machine.h"
@@ -18,22 +20,26 @@
 #include <unistd.h>
 
 /*
- * Guest-physical layout: page tables at 0x1000-0x3fff, GDT and TSS at 0x4000, code at 0x6000, data at 0x8000, stacks up to 0xf000.
- * Everything is mapped user-accessible: protection is not what is probed.
+ * Guest-physical layout: page tables at 0x1000-0x3fff, GDT and TSS at 0x4000, code at 0x6000, data
+ * at 0x8000, stacks up to 0xf000. Everything is mapped user-accessible: protection is not what is
+ * probed.
  */
-#define PROBE_SIZE   0x10000u
-#define PROBE_PML4   0x1000u
-#define PROBE_GDT    0x4000u
-#define PROBE_TSS    0x5000u
-#define PROBE_CODE   0x6000u
-#define PROBE_DATA   0x8000u
-#define PROBE_STACK  0xf000u
-#define PROBE_PORT   0x99
+#define PROBE_SIZE  0x10000u
+#define PROBE_PML4  0x1000u
+#define PROBE_GDT   0x4000u
+#define PROBE_TSS   0x5000u
+#define PROBE_CODE  0x6000u
+#define PROBE_DATA  0x8000u
+#define PROBE_STACK 0xf000u
+#define PROBE_PORT  0x99
 
 #define REPORT_INSTRUCTIONS 0x11 /* the first part is done */
 #define REPORT_LOOP	    0x22 /* and the second */
 
-/* A turn of the loop is three instructions; a processor of 1 GHz takes 10 ms for all at three cycles a turn. */
+/*
+ * A turn of the loop is three instructions; a processor of 1 GHz takes 10 ms for all at three
+ * cycles a turn.
+ */
 #define LOOP_TURNS  4000000u
 #define LOOP_MAX_NS (100 * 1000000ll)
 #define ALL_MAX_S   3
@@ -142,18 +148,20 @@ static int create(struct probe *p, struct error *err)
 	struct {
 		struct kvm_cpuid2 head;
 		struct kvm_cpuid_entry2 entries[256];
-	} *cpuid;
+	} * cpuid;
 	int r;
 
 	p->kvm = p->a->open();
 	if (p->kvm < 0)
 		return error_set(err, -errno, "/dev/kvm: %s", strerror(errno));
 	if (p->a->ioctl(p->kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
-		return error_set(err, -EINVAL, "/dev/kvm does not speak version %d of the KVM API", KVM_API_VERSION);
+		return error_set(err, -EINVAL, "/dev/kvm does not speak version %d of the KVM API",
+				 KVM_API_VERSION);
 	p->vm = call(p, p->kvm, KVM_CREATE_VM, NULL);
 	if (p->vm < 0)
 		return failed(err, p->vm, "KVM_CREATE_VM");
-	p->memory = mmap(NULL, PROBE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p->memory =
+		mmap(NULL, PROBE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p->memory == MAP_FAILED) {
 		p->memory = NULL;
 		return failed(err, -ENOMEM, "memory");
@@ -204,8 +212,16 @@ static void fill_memory(struct probe *p)
 
 static int set_state(struct probe *p, struct error *err)
 {
-	struct kvm_segment code = { .limit = ~0u, .selector = CS_KERNEL, .type = 0xb, .present = 1, .s = 1, .l = 1, .g = 1 };
-	struct kvm_segment data = { .limit = ~0u, .selector = 0x10, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+	struct kvm_segment code = { .limit = ~0u,
+				    .selector = CS_KERNEL,
+				    .type = 0xb,
+				    .present = 1,
+				    .s = 1,
+				    .l = 1,
+				    .g = 1 };
+	struct kvm_segment data = {
+		.limit = ~0u, .selector = 0x10, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1
+	};
 	struct kvm_regs regs = { .rip = PROBE_CODE, .rsp = PROBE_STACK, .rflags = 2 };
 	struct kvm_sregs sregs;
 	int r;
@@ -215,14 +231,16 @@ static int set_state(struct probe *p, struct error *err)
 		return failed(err, r, "KVM_GET_SREGS");
 	sregs.cs = code;
 	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.tr = (struct kvm_segment){ .base = PROBE_TSS, .limit = 0x67, .selector = 0, .type = 0xb, .present = 1 };
+	sregs.tr = (struct kvm_segment){
+		.base = PROBE_TSS, .limit = 0x67, .selector = 0, .type = 0xb, .present = 1
+	};
 	sregs.gdt.base = PROBE_GDT;
 	sregs.gdt.limit = 0x27;
 	sregs.idt.base = sregs.idt.limit = 0;
 	sregs.cr0 = 0x80010033; /* PG, WP, NE, ET, MP, PE */
 	sregs.cr3 = PROBE_PML4;
 	sregs.cr4 = 0x40620; /* OSXSAVE, OSXMMEXCPT, OSFXSR, PAE */
-	sregs.efer = 0x501; /* LMA, LME, SCE */
+	sregs.efer = 0x501;  /* LMA, LME, SCE */
 	r = call(p, p->vcpu, KVM_SET_SREGS, &sregs);
 	if (r < 0)
 		return failed(err, r, "KVM_SET_SREGS");
@@ -239,8 +257,11 @@ static int run_until(struct probe *p, u8 expected, const char *what, struct erro
 		r = call(p, p->vcpu, KVM_RUN, NULL);
 		/* The alarm is the only signal that is let in here. */
 		if (r == -EINTR)
-			return error_set(err, -ETIME, "/dev/kvm interprets supervisor code: the probe guest was not through its "
-					 "%s after %d s", what, ALL_MAX_S);
+			return error_set(err, -ETIME,
+					 "/dev/kvm interprets supervisor code: the probe guest was "
+					 "not through its "
+					 "%s after %d s",
+					 what, ALL_MAX_S);
 		if (r == -EAGAIN)
 			continue;
 		if (r < 0)
@@ -249,10 +270,15 @@ static int run_until(struct probe *p, u8 expected, const char *what, struct erro
 		    ((u8 *)p->run)[p->run->io.data_offset] == expected)
 			return 0;
 		if (p->run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
-			return error_set(err, -EIO, "/dev/kvm failed to emulate an instruction in the probe guest's %s "
-					 "(suberror %u): it interprets supervisor code", what, p->run->internal.suberror);
-		return error_set(err, -EIO, "/dev/kvm does not run the probe guest's %s as a processor does "
-				 "(exit reason %u)", what, p->run->exit_reason);
+			return error_set(
+				err, -EIO,
+				"/dev/kvm failed to emulate an instruction in the probe guest's %s "
+				"(suberror %u): it interprets supervisor code",
+				what, p->run->internal.suberror);
+		return error_set(err, -EIO,
+				 "/dev/kvm does not run the probe guest's %s as a processor does "
+				 "(exit reason %u)",
+				 what, p->run->exit_reason);
 	}
 }
 
@@ -263,7 +289,8 @@ static void on_alarm(int signal)
 static int run(struct probe *p, struct error *err)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGALRM };
-	struct itimerspec limit = { .it_value.tv_sec = ALL_MAX_S, .it_interval.tv_nsec = 100 * 1000000 };
+	struct itimerspec limit = { .it_value.tv_sec = ALL_MAX_S,
+				    .it_interval.tv_nsec = 100 * 1000000 };
 	struct sigaction action = { .sa_handler = on_alarm }, old_action;
 	sigset_t set, old_set;
 	timer_t timer;
@@ -289,7 +316,9 @@ static int run(struct probe *p, struct error *err)
 	pthread_sigmask(SIG_SETMASK, &old_set, NULL);
 	sigaction(SIGALRM, &old_action, NULL);
 	if (!r && took > LOOP_MAX_NS)
-		r = error_set(err, -ETIME, "/dev/kvm interprets supervisor code: %lld million instructions a second in the probe guest",
+		r = error_set(err, -ETIME,
+			      "/dev/kvm interprets supervisor code: %lld million instructions a "
+			      "second in the probe guest",
 			      LOOP_TURNS * 3ll * 1000 / took);
 	return r;
 }

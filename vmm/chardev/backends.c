@@ -26,8 +26,12 @@ static size_t null_write(struct chardev *chr, const u8 *bytes, size_t count)
 }
 
 static const struct chardev_class null_class = {
-	.name = "null", .help = "nothing", .size = sizeof(struct chardev),
-	.open = null_open, .close = null_close, .write = null_write,
+	.name = "null",
+	.help = "nothing",
+	.size = sizeof(struct chardev),
+	.open = null_open,
+	.close = null_close,
+	.write = null_write,
 };
 CHARDEV_REGISTER(null_class)
 
@@ -37,9 +41,9 @@ struct fd_chardev {
 	struct chardev chr;
 	struct chardev_stream stream;
 	int in, out;
-	bool keep;	/* the descriptors are not ours to close */
+	bool keep; /* the descriptors are not ours to close */
 	bool terminal;
-	int pty_slave;	/* open, so that the master does not hang up when a user leaves */
+	int pty_slave; /* open, so that the master does not hang up when a user leaves */
 };
 
 static struct fd_chardev *to_fd(struct chardev *chr)
@@ -92,9 +96,10 @@ static int stdio_open(struct chardev *chr, struct opts *o, struct error *err)
 
 	if (opts_bool(o, "signal", &signals, err) < 0)
 		return -EINVAL;
-	list_for_each(pos, &chr->machine->chardevs)
+	list_for_each (pos, &chr->machine->chardevs)
 		if (list_entry(pos, struct chardev, link)->class == chr->class)
-			return error_set(err, -EBUSY, "standard input and output are in use already");
+			return error_set(err, -EBUSY,
+					 "standard input and output are in use already");
 	f->in = STDIN_FILENO;
 	f->out = STDOUT_FILENO;
 	f->keep = true;
@@ -111,8 +116,12 @@ static int stdio_open(struct chardev *chr, struct opts *o, struct error *err)
 }
 
 static const struct chardev_class stdio_class = {
-	.name = "stdio", .help = "this terminal; signal=on|off: whether Ctrl-C ends the monitor",
-	.size = sizeof(struct fd_chardev), .open = stdio_open, .close = fd_close, .write = fd_write,
+	.name = "stdio",
+	.help = "this terminal; signal=on|off: whether Ctrl-C ends the monitor",
+	.size = sizeof(struct fd_chardev),
+	.open = stdio_open,
+	.close = fd_close,
+	.write = fd_write,
 	.accept_input = fd_accept_input,
 };
 CHARDEV_REGISTER(stdio_class)
@@ -135,8 +144,12 @@ static int file_open(struct chardev *chr, struct opts *o, struct error *err)
 }
 
 static const struct chardev_class file_class = {
-	.name = "file", .help = "path=PATH, append=on|off: output only", .size = sizeof(struct fd_chardev),
-	.open = file_open, .close = fd_close, .write = fd_write,
+	.name = "file",
+	.help = "path=PATH, append=on|off: output only",
+	.size = sizeof(struct fd_chardev),
+	.open = file_open,
+	.close = fd_close,
+	.write = fd_write,
 };
 CHARDEV_REGISTER(file_class)
 
@@ -150,7 +163,10 @@ static int pipe_open(struct chardev *chr, struct opts *o, struct error *err)
 	if (!path)
 		return error_set(err, -EINVAL, "pipe: path= is wanted");
 	name = xasprintf("%s.in", path);
-	/* For reading and writing: the open does not wait for the other side, and there is no end of file when it leaves. */
+	/*
+	 * For reading and writing: the open does not wait for the other side, and there is no end
+	 * of file when it leaves.
+	 */
 	f->in = open(name, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	free(name);
 	name = xasprintf("%s.out", path);
@@ -169,8 +185,13 @@ static int pipe_open(struct chardev *chr, struct opts *o, struct error *err)
 }
 
 static const struct chardev_class pipe_class = {
-	.name = "pipe", .help = "path=PATH: the named pipes PATH.in and PATH.out, or PATH", .size = sizeof(struct fd_chardev),
-	.open = pipe_open, .close = fd_close, .write = fd_write, .accept_input = fd_accept_input,
+	.name = "pipe",
+	.help = "path=PATH: the named pipes PATH.in and PATH.out, or PATH",
+	.size = sizeof(struct fd_chardev),
+	.open = pipe_open,
+	.close = fd_close,
+	.write = fd_write,
+	.accept_input = fd_accept_input,
 };
 CHARDEV_REGISTER(pipe_class)
 
@@ -199,7 +220,12 @@ static int pty_open(struct chardev *chr, struct opts *o, struct error *err)
 }
 
 static const struct chardev_class pty_class = {
-	.name = "pty", .help = "a new pseudo-terminal; its name is printed", .size = sizeof(struct fd_chardev),
-	.open = pty_open, .close = fd_close, .write = fd_write, .accept_input = fd_accept_input,
+	.name = "pty",
+	.help = "a new pseudo-terminal; its name is printed",
+	.size = sizeof(struct fd_chardev),
+	.open = pty_open,
+	.close = fd_close,
+	.write = fd_write,
+	.accept_input = fd_accept_input,
 };
 CHARDEV_REGISTER(pty_class)

@@ -37,14 +37,14 @@ struct chardev *chardev_find(struct machine *m, const char *id)
 {
 	struct list *pos;
 
-	list_for_each(pos, &m->chardevs)
+	list_for_each (pos, &m->chardevs)
 		if (!strcmp(list_entry(pos, struct chardev, link)->id, id))
 			return list_entry(pos, struct chardev, link);
 	return NULL;
 }
 
-static struct chardev *create(struct machine *m, const struct chardev_class *class, const char *id, struct opts *o,
-			      struct error *err)
+static struct chardev *create(struct machine *m, const struct chardev_class *class, const char *id,
+			      struct opts *o, struct error *err)
 {
 	struct chardev *chr;
 
@@ -81,7 +81,8 @@ struct chardev *chardev_create(struct machine *m, struct opts *o, struct error *
 	bool mux = false;
 
 	if (!class) {
-		error_set(err, -ENOENT, "%s: no such back end; -chardev help lists them", kind ? kind : "");
+		error_set(err, -ENOENT, "%s: no such back end; -chardev help lists them",
+			  kind ? kind : "");
 		return NULL;
 	}
 	if (!given) {
@@ -155,7 +156,8 @@ static int parse_address(struct opts *o, const char *text, bool unix_path, struc
 	return r;
 }
 
-struct chardev *chardev_add_short(struct machine *m, const char *text, const char *id, struct error *err)
+struct chardev *chardev_add_short(struct machine *m, const char *text, const char *id,
+				  struct error *err)
 {
 	struct opts o = { .count = 0 };
 	struct chardev *chr = NULL;
@@ -213,7 +215,8 @@ void chardev_close_all(struct machine *m)
 		destroy(list_entry(m->chardevs.prev, struct chardev, link));
 }
 
-int chardev_attach(struct machine *m, const char *id, struct chardev_front *front, struct error *err)
+int chardev_attach(struct machine *m, const char *id, struct chardev_front *front,
+		   struct error *err)
 {
 	struct chardev *chr = chardev_find(m, id);
 	int r;

@@ -1,14 +1,15 @@
 /*
- * The multiplexer: several front ends (a serial port, the monitor) on one back end. All write; one has the keyboard, and Ctrl-A C
- * hands it to the next. What is typed for a front end that has no room waits here, so that Ctrl-A is always heard.
+ * The multiplexer: several front ends (a serial port, the monitor) on one back end. All write; one
+ * has the keyboard, and Ctrl-A C hands it to the next. What is typed for a front end that has no
+ * room waits here, so that Ctrl-A is always heard.
  */
 #include "vmm/chardev.h"
 #include "vmm/machine.h"
 #include <stdio.h>
 
-#define FRONTS	 8
-#define WAITING	 8192
-#define ESCAPE	 0x01 /* Ctrl-A */
+#define FRONTS	8
+#define WAITING 8192
+#define ESCAPE	0x01 /* Ctrl-A */
 
 struct mux_front {
 	struct chardev_front *front;
@@ -21,7 +22,7 @@ struct mux {
 	struct chardev_front lower;
 	struct mux_front fronts[FRONTS];
 	unsigned count, focus;
-	bool escape;	/* the last byte was Ctrl-A */
+	bool escape; /* the last byte was Ctrl-A */
 };
 
 static struct mux *to_mux(struct chardev *chr)
@@ -39,7 +40,8 @@ static void deliver(struct mux *x, struct mux_front *f)
 	size_t room;
 	u8 byte;
 
-	while (f->count && f->front && f->front->can_receive && (room = f->front->can_receive(f->front))) {
+	while (f->count && f->front && f->front->can_receive &&
+	       (room = f->front->can_receive(f->front))) {
 		byte = f->queue[f->at];
 		f->at = (f->at + 1) % WAITING;
 		f->count--;
@@ -56,7 +58,7 @@ static void set_focus(struct mux *x, unsigned focus)
 	if (old && old != new && old->event)
 		old->event(old, CHARDEV_FOCUS_OUT);
 	x->chr.front = new;
-	if (new && new->event)
+	if (new &&new->event)
 		new->event(new, CHARDEV_FOCUS_IN);
 	deliver(x, &x->fronts[focus]);
 }
@@ -174,7 +176,9 @@ static int mux_open(struct chardev *chr, struct opts *o, struct error *err)
 
 	if (!id)
 		return error_set(err, -EINVAL, "mux: chardev= is wanted");
-	x->lower = (struct chardev_front){ .can_receive = mux_can_receive, .receive = mux_receive, .event = mux_event,
+	x->lower = (struct chardev_front){ .can_receive = mux_can_receive,
+					   .receive = mux_receive,
+					   .event = mux_event,
 					   .writable = mux_writable };
 	return chardev_attach(chr->machine, id, &x->lower, err);
 }
@@ -212,7 +216,8 @@ static int mux_attach(struct chardev *chr, struct chardev_front *front, struct e
 	for (i = 0; i < x->count && x->fronts[i].front; i++)
 		;
 	if (i == FRONTS)
-		return error_set(err, -ENOSPC, "chardev=%s: has %d users, and can have no more", chr->id, FRONTS);
+		return error_set(err, -ENOSPC, "chardev=%s: has %d users, and can have no more",
+				 chr->id, FRONTS);
 	x->fronts[i].front = front;
 	x->fronts[i].at = 0;
 	/* What was typed before anybody was there is for the first who comes. */
@@ -241,8 +246,14 @@ static void mux_detach(struct chardev *chr, struct chardev_front *front)
 }
 
 static const struct chardev_class mux_class = {
-	.name = "mux", .help = "chardev=ID: shares that one; the same as mux=on with any other", .size = sizeof(struct mux),
-	.open = mux_open, .close = mux_close, .write = mux_write, .accept_input = mux_accept_input,
-	.attach = mux_attach, .detach = mux_detach,
+	.name = "mux",
+	.help = "chardev=ID: shares that one; the same as mux=on with any other",
+	.size = sizeof(struct mux),
+	.open = mux_open,
+	.close = mux_close,
+	.write = mux_write,
+	.accept_input = mux_accept_input,
+	.attach = mux_attach,
+	.detach = mux_detach,
 };
 CHARDEV_REGISTER(mux_class)

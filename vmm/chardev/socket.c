@@ -1,6 +1,7 @@
 /*
- * The socket back end: Unix or TCP, connecting or listening. A server takes one client at a time; when that leaves, the next. Output while
- * nobody is connected is lost, as it is on a line that is not plugged in.
+ * The socket back end: Unix or TCP, connecting or listening. A server takes one client at a time;
+ * when that leaves, the next. Output while nobody is connected is lost, as it is on a line that is
+ * not plugged in.
  */
 #include "vmm/chardev/stream.h"
 #include "vmm/machine.h"
@@ -18,8 +19,8 @@ struct socket_chardev {
 	struct chardev chr;
 	struct chardev_stream stream;
 	struct loop_fd listener;
-	char *path;	/* of a listening Unix socket, to be removed */
-	int fd;		/* the connection, or -1 */
+	char *path; /* of a listening Unix socket, to be removed */
+	int fd;	    /* the connection, or -1 */
 };
 
 static struct socket_chardev *to_socket(struct chardev *chr)
@@ -53,7 +54,8 @@ static int connected(struct socket_chardev *s, int fd, struct error *err)
 {
 	int one = 1, r;
 
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* fails on a Unix socket, which needs none */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one,
+		   sizeof(one)); /* fails on a Unix socket, which needs none */
 	s->fd = fd;
 	s->stream.ended = stream_ended;
 	r = chardev_stream_init(&s->stream, &s->chr, fd, fd, err);
@@ -83,7 +85,8 @@ static int unix_socket(struct socket_chardev *s, const char *path, bool server, 
 	int fd, r;
 
 	if (strlen(path) >= sizeof(a.sun_path))
-		return error_set(err, -ENAMETOOLONG, "path=%s: longer than %zu characters", path, sizeof(a.sun_path) - 1);
+		return error_set(err, -ENAMETOOLONG, "path=%s: longer than %zu characters", path,
+				 sizeof(a.sun_path) - 1);
 	strcpy(a.sun_path, path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -103,12 +106,14 @@ static int unix_socket(struct socket_chardev *s, const char *path, bool server, 
 
 static int tcp_socket(const char *host, const char *port, bool server, struct error *err)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = server ? AI_PASSIVE : 0 }, *list, *a;
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = server ? AI_PASSIVE : 0 },
+			*list, *a;
 	int fd = -1, r, one = 1;
 
 	r = getaddrinfo(host && *host ? host : NULL, port, &hints, &list);
 	if (r)
-		return error_set(err, -EINVAL, "host=%s,port=%s: %s", host ? host : "", port, gai_strerror(r));
+		return error_set(err, -EINVAL, "host=%s,port=%s: %s", host ? host : "", port,
+				 gai_strerror(r));
 	r = -EADDRNOTAVAIL;
 	for (a = list; a; a = a->ai_next) {
 		fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
@@ -123,7 +128,9 @@ static int tcp_socket(const char *host, const char *port, bool server, struct er
 		fd = -1;
 	}
 	freeaddrinfo(list);
-	return fd >= 0 ? fd : error_set(err, r, "host=%s,port=%s: %s", host ? host : "", port, strerror(-r));
+	return fd >= 0 ? fd
+		       : error_set(err, r, "host=%s,port=%s: %s", host ? host : "", port,
+				   strerror(-r));
 }
 
 static void socket_close(struct chardev *chr)
@@ -152,7 +159,8 @@ static int wait_for_client(struct socket_chardev *s, struct error *err)
 	report("chardev %s waits for a connection", s->chr.id);
 	while (poll(&p, 1, 200) <= 0) {
 		sigpending(&pending);
-		if (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT) || sigismember(&pending, SIGHUP))
+		if (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT) ||
+		    sigismember(&pending, SIGHUP))
 			return error_set(err, -EINTR, "interrupted while waiting for a connection");
 	}
 	fd = accept4(s->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -165,7 +173,8 @@ static int wait_for_client(struct socket_chardev *s, struct error *err)
 static int socket_open(struct chardev *chr, struct opts *o, struct error *err)
 {
 	struct socket_chardev *s = to_socket(chr);
-	const char *path = opts_get(o, "path"), *host = opts_get(o, "host"), *port = opts_get(o, "port");
+	const char *path = opts_get(o, "path"), *host = opts_get(o, "host"),
+		   *port = opts_get(o, "port");
 	bool server = false, wait = true, ignored;
 	int fd, r;
 
@@ -173,7 +182,8 @@ static int socket_open(struct chardev *chr, struct opts *o, struct error *err)
 	    opts_bool(o, "nodelay", &ignored, err) < 0)
 		return -EINVAL;
 	if (!path == !port)
-		return error_set(err, -EINVAL, "socket: either path=, or host= and port=, is wanted");
+		return error_set(err, -EINVAL,
+				 "socket: either path=, or host= and port=, is wanted");
 	s->fd = -1;
 	s->listener.fd = -1;
 	fd = path ? unix_socket(s, path, server, err) : tcp_socket(host, port, server, err);
@@ -224,8 +234,13 @@ static void socket_accept_input(struct chardev *chr)
 }
 
 static const struct chardev_class socket_class = {
-	.name = "socket", .help = "path=PATH or host=HOST,port=PORT; server=on|off, wait=on|off (for the first client)",
-	.size = sizeof(struct socket_chardev), .open = socket_open, .close = socket_close, .write = socket_write,
+	.name = "socket",
+	.help = "path=PATH or host=HOST,port=PORT; server=on|off, wait=on|off (for the first "
+		"client)",
+	.size = sizeof(struct socket_chardev),
+	.open = socket_open,
+	.close = socket_close,
+	.write = socket_write,
 	.accept_input = socket_accept_input,
 };
 CHARDEV_REGISTER(socket_class)

@@ -1,4 +1,7 @@
-/* Descriptors as character devices: level-triggered reading while there is room, writing without blocking. */
+/*
+ * Descriptors as character devices: level-triggered reading while there is room, writing without
+ * blocking.
+ */
 #include "vmm/chardev/stream.h"
 #include "vmm/machine.h"
 #include <fcntl.h>
@@ -51,7 +54,10 @@ static void in_ready(struct loop_fd *f, u32 events)
 			return;
 		}
 	} else if (events & (EPOLLHUP | EPOLLERR) && !(f->events & EPOLLIN)) {
-		/* The other side has gone while nobody reads: what it sent last cannot be waited for in a busy loop. */
+		/*
+		 * The other side has gone while nobody reads: what it sent last cannot be waited
+		 * for in a busy loop.
+		 */
 		struct pollfd p = { .fd = f->fd, .events = POLLIN };
 
 		if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLIN)) {
@@ -78,11 +84,14 @@ static void out_ready(struct loop_fd *f, u32 events)
 	chardev_can_write(s->chr);
 }
 
-int chardev_stream_init(struct chardev_stream *s, struct chardev *chr, int in, int out, struct error *err)
+int chardev_stream_init(struct chardev_stream *s, struct chardev *chr, int in, int out,
+			struct error *err)
 {
 	int r = 0;
 
-	*s = (struct chardev_stream){ .chr = chr, .same = in == out, .in_fd = in, .out_fd = out, .ended = s->ended };
+	*s = (struct chardev_stream){
+		.chr = chr, .same = in == out, .in_fd = in, .out_fd = out, .ended = s->ended
+	};
 	s->in = (struct loop_fd){ .fd = in, .ready = in_ready };
 	s->out = (struct loop_fd){ .fd = out, .ready = out_ready };
 	s->tty = out >= 0 && isatty(out);
@@ -96,7 +105,10 @@ int chardev_stream_init(struct chardev_stream *s, struct chardev *chr, int in, i
 		r = loop_fd_add(loop_of(s), &s->in);
 	if (!r && out >= 0 && !s->same) {
 		r = loop_fd_add(loop_of(s), &s->out);
-		/* The same open file twice, as standard input and output often are: the one entry serves both. */
+		/*
+		 * The same open file twice, as standard input and output often are: the one entry
+		 * serves both.
+		 */
 		if (r == -EEXIST) {
 			r = 0;
 			s->same = true;

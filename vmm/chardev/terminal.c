@@ -68,7 +68,10 @@ void terminal_resume(void)
 
 static void on_fatal(int signal)
 {
-	/* tcsetattr() may be called from a handler. The handler is gone (SA_RESETHAND): raised again, the signal ends us. */
+	/*
+	 * tcsetattr() may be called from a handler. The handler is gone (SA_RESETHAND): raised
+	 * again, the signal ends us.
+	 */
 	if (active)
 		tcsetattr(STDIN_FILENO, TCSANOW, &saved);
 	raise(signal);
@@ -76,14 +79,18 @@ static void on_fatal(int signal)
 
 void terminal_guard(void)
 {
-	static const int fatal[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGQUIT, SIGTRAP, SIGSYS, SIGXCPU };
+	static const int fatal[] = { SIGSEGV, SIGBUS,  SIGFPE, SIGILL, SIGABRT,
+				     SIGQUIT, SIGTRAP, SIGSYS, SIGXCPU };
 	struct sigaction action = { .sa_handler = on_fatal, .sa_flags = SA_RESETHAND | SA_NODEFER };
 	unsigned i;
 
 	sigemptyset(&action.sa_mask);
 	for (i = 0; i < sizeof(fatal) / sizeof(fatal[0]); i++)
 		sigaction(fatal[i], &action, NULL);
-	/* Writing to a pipe or socket that nobody reads is an error there, not the end. A file too large is one too. */
+	/*
+	 * Writing to a pipe or socket that nobody reads is an error there, not the end. A file too
+	 * large is one too.
+	 */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 }

@@ -1,14 +1,18 @@
 /*
  * The terminal on standard input: into raw mode and, whatever happens, back.
  *
- * Restored by terminal_restore(), at exit(), on fatal signals and while the process is stopped (Ctrl-Z of a shell, SIGTSTP).
+ * Restored by terminal_restore(), at exit(), on fatal signals and while the process is stopped
+ * (Ctrl-Z of a shell, SIGTSTP).
  */
 #ifndef VMM_CHARDEV_TERMINAL_H
 #define VMM_CHARDEV_TERMINAL_H
 
 #include <stdbool.h>
 
-/** Raw mode, if standard input is a terminal. @signals: Ctrl-C, Ctrl-\ and Ctrl-Z keep their meaning. */
+/**
+ * Raw mode, if standard input is a terminal. @signals: Ctrl-C, Ctrl-\ and Ctrl-Z keep their
+ * meaning.
+ */
 void terminal_raw(bool signals);
 void terminal_restore(void);
 

@@ -48,8 +48,10 @@ static int option_smp(struct machine *m, const char *value, struct error *err)
 	r = opts_parse(&o, value, "cpus", err);
 	if (r < 0)
 		return r;
-	if (opts_u64(&o, "cpus", &cpus, 4096, err) < 0 || opts_u64(&o, "sockets", &sockets, 4096, err) < 0 ||
-	    opts_u64(&o, "cores", &cores, 4096, err) < 0 || opts_u64(&o, "threads", &threads, 4096, err) < 0 ||
+	if (opts_u64(&o, "cpus", &cpus, 4096, err) < 0 ||
+	    opts_u64(&o, "sockets", &sockets, 4096, err) < 0 ||
+	    opts_u64(&o, "cores", &cores, 4096, err) < 0 ||
+	    opts_u64(&o, "threads", &threads, 4096, err) < 0 ||
 	    opts_u64(&o, "maxcpus", &most, 4096, err) < 0 || opts_finish(&o, "smp", err) < 0) {
 		opts_free(&o);
 		return -EINVAL;
@@ -67,16 +69,20 @@ static int option_smp(struct machine *m, const char *value, struct error *err)
 	if (!sockets)
 		sockets = MAX(cpus / (cores * threads), 1);
 	if (sockets * cores * threads != cpus)
-		return error_set(err, -EINVAL, "%llu sockets of %llu cores of %llu threads are not %llu CPUs",
-				 (unsigned long long)sockets, (unsigned long long)cores, (unsigned long long)threads,
-				 (unsigned long long)cpus);
+		return error_set(err, -EINVAL,
+				 "%llu sockets of %llu cores of %llu threads are not %llu CPUs",
+				 (unsigned long long)sockets, (unsigned long long)cores,
+				 (unsigned long long)threads, (unsigned long long)cpus);
 	if (most && most != cpus)
-		return error_set(err, -EINVAL, "maxcpus=%llu: CPUs cannot be added later, so it is cpus or nothing",
-				 (unsigned long long)most);
+		return error_set(
+			err, -EINVAL,
+			"maxcpus=%llu: CPUs cannot be added later, so it is cpus or nothing",
+			(unsigned long long)most);
 	c->cpus = cpus, c->sockets = sockets, c->cores = cores, c->threads = threads;
 	if (cpus > MACHINE_CPUS_MAX || cpuid_apic_id(m, cpus - 1) >= MACHINE_CPUS_MAX)
-		return error_set(err, -EINVAL, "more than %d CPUs, or APIC IDs above %d, are not possible", MACHINE_CPUS_MAX,
-				 MACHINE_CPUS_MAX - 1);
+		return error_set(err, -EINVAL,
+				 "more than %d CPUs, or APIC IDs above %d, are not possible",
+				 MACHINE_CPUS_MAX, MACHINE_CPUS_MAX - 1);
 	return 0;
 }
 
@@ -110,7 +116,8 @@ static int option_cpu(struct machine *m, const char *value, struct error *err)
 
 static int accel_help(void)
 {
-	printf("auto  kvm if a probe guest shows that /dev/kvm runs at native speed, else lite (default)\n"
+	printf("auto  kvm if a probe guest shows that /dev/kvm runs at native speed, else lite "
+	       "(default)\n"
 	       "kvm   %s\n"
 	       "lite  %s\n",
 	       accel_kvm.description, accel_lite.description);
@@ -120,7 +127,8 @@ static int accel_help(void)
 static int set_accel(struct machine *m, const char *name, struct error *err)
 {
 	if (strcmp(name, "lite") && strcmp(name, "kvm") && strcmp(name, "auto"))
-		return error_set(err, -EINVAL, "%s: no such accelerator; there are lite, kvm and auto", name);
+		return error_set(err, -EINVAL,
+				 "%s: no such accelerator; there are lite, kvm and auto", name);
 	set(&m->config.accel, name);
 	return 0;
 }
@@ -199,7 +207,8 @@ static int option_uuid(struct machine *m, const char *value, struct error *err)
 	u8 raw[16];
 
 	if (machine_parse_uuid(value, raw) < 0)
-		return error_set(err, -EINVAL, "a UUID is wanted, as in 550e8400-e29b-41d4-a716-446655440000");
+		return error_set(err, -EINVAL,
+				 "a UUID is wanted, as in 550e8400-e29b-41d4-a716-446655440000");
 	set(&m->config.uuid, value);
 	return 0;
 }
@@ -226,7 +235,10 @@ static int option_rtc(struct machine *m, const char *value, struct error *err)
 	} else if (strcmp(base, "utc")) {
 		end = strptime(base, strchr(base, 'T') ? "%Y-%m-%dT%H:%M:%S" : "%Y-%m-%d", &tm);
 		if (!end || *end)
-			r = error_set(err, -EINVAL, "base=%s: utc, localtime, or a date as in 2026-01-31T12:00:00", base);
+			r = error_set(
+				err, -EINVAL,
+				"base=%s: utc, localtime, or a date as in 2026-01-31T12:00:00",
+				base);
 		else
 			m->config.rtc_offset = timegm(&tm) - now;
 	}
@@ -244,9 +256,13 @@ static int option_smbios(struct machine *m, const char *value, struct error *err
 		const char *key;
 		char **field;
 	} fields[] = {
-		{ "manufacturer", &c->smbios_manufacturer }, { "product", &c->smbios_product },
-		{ "version", &c->smbios_version }, { "serial", &c->smbios_serial }, { "sku", &c->smbios_sku },
-		{ "family", &c->smbios_family }, { "uuid", &c->uuid },
+		{ "manufacturer", &c->smbios_manufacturer },
+		{ "product", &c->smbios_product },
+		{ "version", &c->smbios_version },
+		{ "serial", &c->smbios_serial },
+		{ "sku", &c->smbios_sku },
+		{ "family", &c->smbios_family },
+		{ "uuid", &c->uuid },
 	};
 	const char *text;
 	struct opts o;
@@ -263,7 +279,8 @@ static int option_smbios(struct machine *m, const char *value, struct error *err
 	for (i = 0; !r && i < ARRAY_SIZE(fields); i++) {
 		text = opts_get(&o, fields[i].key);
 		if (text && strlen(text) > 64)
-			r = error_set(err, -EINVAL, "%s has more than 64 characters", fields[i].key);
+			r = error_set(err, -EINVAL, "%s has more than 64 characters",
+				      fields[i].key);
 		else if (text && fields[i].field == &c->uuid && machine_parse_uuid(text, raw) < 0)
 			r = error_set(err, -EINVAL, "uuid=%s: not a UUID", text);
 		else if (text)
@@ -427,7 +444,8 @@ static const struct cli_option machine_options[] = {
 	{ "kernel", "FILE", "a Linux bzImage, or an ELF or multiboot kernel", option_kernel },
 	{ "initrd", "FILE", "its initial RAM disk", option_initrd },
 	{ "append", "TEXT", "its command line", option_append },
-	{ "cpu", "MODEL[,+FEATURE,-FEATURE]", "host (default) or max; help lists features", option_cpu },
+	{ "cpu", "MODEL[,+FEATURE,-FEATURE]", "host (default) or max; help lists features",
+	  option_cpu },
 	{ "accel", "NAME", "lite, kvm or auto (default)", option_accel },
 	{ "machine", "TYPE[,accel=NAME]", "q35 (default)", option_machine },
 	{ "M", "TYPE", "the same as -machine", option_machine },
@@ -435,15 +453,20 @@ static const struct cli_option machine_options[] = {
 	{ "name", "NAME", "the machine's name", option_name },
 	{ "uuid", "UUID", "the machine's UUID", option_uuid },
 	{ "rtc", "base=utc|localtime|DATE", "where the clock starts", option_rtc },
-	{ "smbios", "type=1,KEY=TEXT...", "manufacturer, product, version, serial, sku, family, uuid", option_smbios },
-	{ "device", "NAME[,PROPERTY=VALUE...]", "adds a device; help lists them, NAME,help its properties", option_device },
-	{ "chardev", "KIND,id=ID[,...]", "a character back end; help lists the kinds", option_chardev },
-	{ "serial", "BACKEND", "the next serial port: mon:stdio, stdio, null, pty, file:PATH ...", option_serial },
+	{ "smbios", "type=1,KEY=TEXT...",
+	  "manufacturer, product, version, serial, sku, family, uuid", option_smbios },
+	{ "device", "NAME[,PROPERTY=VALUE...]",
+	  "adds a device; help lists them, NAME,help its properties", option_device },
+	{ "chardev", "KIND,id=ID[,...]", "a character back end; help lists the kinds",
+	  option_chardev },
+	{ "serial", "BACKEND", "the next serial port: mon:stdio, stdio, null, pty, file:PATH ...",
+	  option_serial },
 	{ "monitor", "BACKEND", "where the monitor is: stdio, none ...", option_monitor },
 	{ "mon", "chardev=ID", "the monitor on a -chardev", option_mon },
 	{ "debugcon", "BACKEND", "debugging text, port 0xe9", option_debugcon },
 	{ "parallel", "none", "no parallel port", option_only_none },
-	{ "nographic", NULL, "serial port and monitor on this terminal (default)", option_nographic },
+	{ "nographic", NULL, "serial port and monitor on this terminal (default)",
+	  option_nographic },
 	{ "display", "none", "no terminal either", option_display },
 	{ "vga", "none", "no graphics card", option_only_none },
 	{ "nodefaults", NULL, "no serial port and monitor unless asked for", option_nodefaults },

@@ -1,5 +1,6 @@
 /*
- * trine: the monitor's main program. Reads the command line, builds the machine, runs it, cleans up.
+ * trine: the monitor's main program. Reads the command line, builds the machine, runs it, cleans
+ * up.
  *
  *	trine -kernel vmlinuz -initrd initramfs -append console=ttyS0 -m 512M -smp 2
  */
@@ -48,7 +49,8 @@ static int watch_signals(struct machine *m, struct error *err)
 	int r;
 
 	signal_set(&set);
-	signals = (struct loop_fd){ .fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), .events = EPOLLIN,
+	signals = (struct loop_fd){ .fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+				    .events = EPOLLIN,
 				    .ready = on_signal };
 	r = signals.fd < 0 ? -errno : loop_fd_add(&m->loop, &signals);
 	return r < 0 ? error_set(err, r, "signalfd: %s", strerror(-r)) : 0;
@@ -84,7 +86,9 @@ static int run(struct machine *m, int argc, char **argv, struct error *err)
 	if (r)
 		return r;
 	if (!m->config.kernel)
-		return error_set(err, -EINVAL, "there is nothing to boot: -kernel FILE is wanted; -help lists all options");
+		return error_set(err, -EINVAL,
+				 "there is nothing to boot: -kernel FILE is wanted; -help lists "
+				 "all options");
 	r = watch_signals(m, err);
 	if (!r)
 		r = machine_build(m, err);

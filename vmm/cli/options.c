@@ -1,4 +1,7 @@
-/* The command line: finding an option's handler, -help, and what is undone at the end. The options themselves stand elsewhere. */
+/*
+ * The command line: finding an option's handler, -help, and what is undone at the end. The options
+ * themselves stand elsewhere.
+ */
 #include "vmm/cli.h"
 #include "vmm/machine.h"
 #include <stdio.h>
@@ -50,7 +53,8 @@ static const struct cli_option *find(const char *name)
 
 static int compare(const void *a, const void *b)
 {
-	return strcmp((*(const struct cli_option *const *)a)->name, (*(const struct cli_option *const *)b)->name);
+	return strcmp((*(const struct cli_option *const *)a)->name,
+		      (*(const struct cli_option *const *)b)->name);
 }
 
 void cli_help(void)
@@ -66,10 +70,12 @@ void cli_help(void)
 	printf("usage: trine -kernel IMAGE [OPTION...]\n\n");
 	for (i = 0; i < count; i++) {
 		o = sorted[i];
-		n = printf("-%s%s%s", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
+		n = printf("-%s%s%s", o->name, o->argument ? " " : "",
+			   o->argument ? o->argument : "");
 		printf("%*s%s\n", n < 34 ? 34 - n : (printf("\n"), 34), "", o->help);
 	}
-	printf("\nOn the terminal: Ctrl-A X ends the machine, Ctrl-A C switches to the monitor, Ctrl-A H lists the rest.\n");
+	printf("\nOn the terminal: Ctrl-A X ends the machine, Ctrl-A C switches to the monitor, "
+	       "Ctrl-A H lists the rest.\n");
 }
 
 int cli_parse(struct machine *m, int argc, char **argv, struct error *err)
@@ -81,15 +87,18 @@ int cli_parse(struct machine *m, int argc, char **argv, struct error *err)
 	for (i = 1; i < argc; i++) {
 		name = argv[i];
 		if (name[0] != '-' || !name[1])
-			return error_set(err, -EINVAL, "%s: an option is wanted here; -help lists them", name);
+			return error_set(err, -EINVAL,
+					 "%s: an option is wanted here; -help lists them", name);
 		name += name[1] == '-' ? 2 : 1;
 		o = find(name);
 		if (!o)
-			return error_set(err, -EINVAL, "%s: no such option; -help lists them", argv[i]);
+			return error_set(err, -EINVAL, "%s: no such option; -help lists them",
+					 argv[i]);
 		value = NULL;
 		if (o->argument) {
 			if (i + 1 == argc)
-				return error_set(err, -EINVAL, "-%s: wants %s", o->name, o->argument);
+				return error_set(err, -EINVAL, "-%s: wants %s", o->name,
+						 o->argument);
 			value = argv[++i];
 		}
 		err->text[0] = 0;
@@ -99,7 +108,8 @@ int cli_parse(struct machine *m, int argc, char **argv, struct error *err)
 		if (r < 0 && err->text[0] == '-')
 			return r;
 		if (r < 0)
-			return value ? error_prefix(err, r, "-%s %s", o->name, value) : error_prefix(err, r, "-%s", o->name);
+			return value ? error_prefix(err, r, "-%s %s", o->name, value)
+				     : error_prefix(err, r, "-%s", o->name);
 	}
 	return 0;
 }

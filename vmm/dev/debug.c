@@ -1,5 +1,6 @@
 /*
- * Two devices for tests and firmware: a port whose writes end the monitor, and one whose writes are text.
+ * Two devices for tests and firmware: a port whose writes end the monitor, and one whose writes are
+ * text.
  *
  *	-device isa-debug-exit,iobase=0x501,iosize=2	writing v ends with status (v << 1) | 1
  *	-device isa-debugcon,chardev=ID,iobase=0xe9	(-debugcon BACKEND is short for it)
@@ -30,7 +31,8 @@ static const struct io_ops exit_ops = { .read = exit_read, .write = exit_write }
 static int place(struct machine *m, struct io_region *r, u32 iobase, u32 iosize, struct error *err)
 {
 	if (!iosize || iosize > 8 || iobase > 0x10000 - iosize)
-		return error_set(err, -EINVAL, "iobase=0x%x,iosize=%u: not in the 64 KiB of ports", iobase, iosize);
+		return error_set(err, -EINVAL, "iobase=0x%x,iosize=%u: not in the 64 KiB of ports",
+				 iobase, iosize);
 	if (bus_lookup(m, IO_PORT, iobase))
 		return error_set(err, -EBUSY, "iobase=0x%x: not free", iobase);
 	io_region_map(m, r, IO_PORT, iobase, 0);
@@ -88,7 +90,9 @@ static u64 debugcon_read(struct io_region *r, u64 offset, unsigned size)
 	return container_of(r, struct debugcon, port)->readback;
 }
 
-static const struct io_ops debugcon_ops = { .read = debugcon_read, .write = debugcon_write, .max_size = 1 };
+static const struct io_ops debugcon_ops = { .read = debugcon_read,
+					    .write = debugcon_write,
+					    .max_size = 1 };
 
 static int debugcon_realize(struct device *dev, struct error *err)
 {
@@ -118,7 +122,8 @@ static void debugcon_unrealize(struct device *dev)
 static const struct property debugcon_properties[] = {
 	PROPERTY_STRING("chardev", struct debugcon, chardev, NULL, "where the text goes"),
 	PROPERTY_U32("iobase", struct debugcon, iobase, "0xe9", "the port"),
-	PROPERTY_U32("readback", struct debugcon, readback, "0xe9", "what reading it gives: the sign that it is there"),
+	PROPERTY_U32("readback", struct debugcon, readback, "0xe9",
+		     "what reading it gives: the sign that it is there"),
 	{}
 };
 

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ITEMS	  0x80
-#define FILES_MAX (ITEMS - FW_CFG_FILES)
+#define ITEMS	      0x80
+#define FILES_MAX     (ITEMS - FW_CFG_FILES)
 #define FILE_NAME_MAX 56
 
 #define ID_PORTS 1
@@ -49,13 +49,14 @@ struct fw_cfg {
 	u32 files;
 	u16 selected;
 	u32 offset;
-	u64 dma;	/* the address, as far as it has been written */
+	u64 dma; /* the address, as far as it has been written */
 };
 
 static const struct item *current(const struct fw_cfg *f)
 {
 	static const struct item nothing;
-	u16 key = f->selected & 0x3fff; /* the upper bits tell apart write and architecture-local items */
+	u16 key = f->selected &
+		  0x3fff; /* the upper bits tell apart write and architecture-local items */
 
 	return key < ITEMS && !(f->selected & 0xc000) ? &f->items[key] : &nothing;
 }
@@ -138,7 +139,9 @@ static void fw_cfg_write(struct io_region *r, u64 offset, u64 value, unsigned si
 	}
 }
 
-static const struct io_ops fw_cfg_ops = { .read = fw_cfg_read, .write = fw_cfg_write, .max_size = 4 };
+static const struct io_ops fw_cfg_ops = { .read = fw_cfg_read,
+					  .write = fw_cfg_write,
+					  .max_size = 4 };
 
 void fw_cfg_add_item(struct machine *m, u16 key, const void *bytes, u32 size)
 {

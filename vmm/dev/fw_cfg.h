@@ -1,6 +1,7 @@
 /*
- * The firmware configuration interface at ports 0x510-0x51b: numbered items and named files that firmware and kernels read from the
- * monitor, byte by byte or by DMA (as QEMU's docs/specs/fw_cfg describes it).
+ * The firmware configuration interface at ports 0x510-0x51b: numbered items and named files that
+ * firmware and kernels read from the monitor, byte by byte or by DMA (as QEMU's docs/specs/fw_cfg
+ * describes it).
  *
  *	fw_cfg_add_file(m, "opt/org.example/greeting", "hello", 5);
  */

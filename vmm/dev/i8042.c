@@ -1,6 +1,7 @@
 /*
- * The 8042 keyboard controller and the two PS/2 devices behind it, as IBM's PS/2 technical reference describes them and as
- * operating systems probe them: controller self-test, interface tests, identification, resets.
+ * The 8042 keyboard controller and the two PS/2 devices behind it, as IBM's PS/2 technical
+ * reference describes them and as operating systems probe them: controller self-test, interface
+ * tests, identification, resets.
  */
 #include "vmm/dev/i8042.h"
 #include "vmm/machine.h"
@@ -16,12 +17,12 @@
 #define STS_UNLOCKED 0x10
 #define STS_AUX	     0x20
 
-#define MODE_KBD_INT	 0x01
-#define MODE_AUX_INT	 0x02
-#define MODE_SYS	 0x04
-#define MODE_KBD_OFF	 0x10
-#define MODE_AUX_OFF	 0x20
-#define MODE_TRANSLATE	 0x40
+#define MODE_KBD_INT   0x01
+#define MODE_AUX_INT   0x02
+#define MODE_SYS       0x04
+#define MODE_KBD_OFF   0x10
+#define MODE_AUX_OFF   0x20
+#define MODE_TRANSLATE 0x40
 
 #define OUT_RESET 0x01 /* 0: the processor is held in reset */
 #define OUT_A20	  0x02
@@ -32,8 +33,8 @@
 
 struct ps2 {
 	u8 queue[QUEUE], at, count;
-	u8 expects;  /* the command whose parameter comes next, or 0 */
-	u8 last;     /* the byte sent last, for "resend" */
+	u8 expects; /* the command whose parameter comes next, or 0 */
+	u8 last;    /* the byte sent last, for "resend" */
 	bool enabled;
 	/* keyboard */
 	u8 scan_set, leds, rate;
@@ -48,7 +49,7 @@ struct i8042 {
 	struct io_region data, command;
 	u8 mode, outport, pending; /* pending: a controller command that awaits its byte */
 	u8 ram[32];
-	bool full;		   /* a byte lies in the output buffer */
+	bool full; /* a byte lies in the output buffer */
 	bool from_aux;
 	u8 out;
 	u8 status_cmd;
@@ -79,7 +80,9 @@ static void update(struct i8042 *s)
 	irq_set(m, AUX_IRQ, s->full && s->from_aux && s->mode & MODE_AUX_INT);
 }
 
-/* The output buffer holds one byte; the next comes when that has been read, the keyboard's first. */
+/*
+ * The output buffer holds one byte; the next comes when that has been read, the keyboard's first.
+ */
 static void refill(struct i8042 *s)
 {
 	if (!s->full && s->kbd.count && !(s->mode & MODE_KBD_OFF)) {
@@ -239,7 +242,8 @@ static void mouse_write(struct ps2 *a, u8 v)
 	case 0xf3: a->expects = v; break;
 	case 0xe9:
 		put(a, ACK);
-		put(a, (a->remote ? 0x40 : 0) | (a->enabled ? 0x20 : 0) | (a->scale2 ? 0x10 : 0) | (a->buttons & 7));
+		put(a, (a->remote ? 0x40 : 0) | (a->enabled ? 0x20 : 0) | (a->scale2 ? 0x10 : 0) |
+			       (a->buttons & 7));
 		put(a, a->resolution);
 		put(a, a->sample);
 		return;
@@ -307,9 +311,7 @@ static void data_write(struct io_region *r, u64 offset, u64 value, unsigned size
 	case 0xd1: set_outport(s, v); break;
 	case 0xd2: answer(s, v, false); break;
 	case 0xd3: answer(s, v, true); break;
-	case 0xd4:
-		mouse_write(&s->aux, v);
-		break;
+	case 0xd4: mouse_write(&s->aux, v); break;
 	default: s->ram[command & 0x1f] = v; break; /* 0x61-0x7f */
 	}
 	refill(s);
@@ -319,8 +321,8 @@ static u64 status_read(struct io_region *r, u64 offset, unsigned size)
 {
 	struct i8042 *s = container_of(r, struct i8042, command);
 
-	return (s->full ? STS_OBF : 0) | (s->full && s->from_aux ? STS_AUX : 0) | (s->mode & MODE_SYS ? STS_SYS : 0) |
-	       s->status_cmd | STS_UNLOCKED;
+	return (s->full ? STS_OBF : 0) | (s->full && s->from_aux ? STS_AUX : 0) |
+	       (s->mode & MODE_SYS ? STS_SYS : 0) | s->status_cmd | STS_UNLOCKED;
 }
 
 static void command_write(struct io_region *r, u64 offset, u64 value, unsigned size)
@@ -363,7 +365,9 @@ static void command_write(struct io_region *r, u64 offset, u64 value, unsigned s
 }
 
 static const struct io_ops data_ops = { .read = data_read, .write = data_write, .max_size = 1 };
-static const struct io_ops command_ops = { .read = status_read, .write = command_write, .max_size = 1 };
+static const struct io_ops command_ops = { .read = status_read,
+					   .write = command_write,
+					   .max_size = 1 };
 
 static void i8042_reset(struct device *dev)
 {
@@ -421,7 +425,7 @@ static struct i8042 *find(struct machine *m)
 {
 	struct list *pos;
 
-	list_for_each(pos, &m->devices) {
+	list_for_each (pos, &m->devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
 		if (dev->class == &i8042_class)
@@ -434,7 +438,10 @@ void i8042_key(struct machine *m, u8 code, bool extended, bool down)
 {
 	struct i8042 *s = find(m);
 
-	/* What leaves the keyboard in set 2 arrives in set 1 when the controller translates, which everything expects. */
+	/*
+	 * What leaves the keyboard in set 2 arrives in set 1 when the controller translates, which
+	 * everything expects.
+	 */
 	if (!s || !s->kbd.enabled || s->kbd.count + 2 > QUEUE)
 		return;
 	if (extended)

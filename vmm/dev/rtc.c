@@ -1,21 +1,33 @@
 /*
  * MC146818A real-time clock.
  *
- * The time is the VM clock plus an offset, so nothing runs while nobody looks: registers are computed when read, and timers are armed only
- * for interrupts that are switched on. Stopping the machine would make the clock late, so the offset is taken anew from the
- * host's clock when it goes on: a guest that reads the clock always reads the right time.
+ * The time is the host's plus an offset, so nothing runs while nobody looks: registers are computed
+ * when read, and timers are armed only for interrupts that are switched on. A machine that was
+ * stopped for a while finds the clock right when it goes on.
  */
 #include "vmm/dev/rtc.h"
 #include "vmm/machine.h"
 #include <time.h>
 
-#define RTC_IRQ	 8
-#define CMOS	 128
-#define UIP_NS	 244000ll /* the update is announced this long before (data sheet, figure 20) */
+#define RTC_IRQ 8
+#define CMOS	128
+#define UIP_NS	244000ll /* the update is announced this long before (data sheet, figure 20) */
 
 enum {
-	REG_SECONDS, REG_SECONDS_ALARM, REG_MINUTES, REG_MINUTES_ALARM, REG_HOURS, REG_HOURS_ALARM,
-	REG_WEEKDAY, REG_DAY, REG_MONTH, REG_YEAR, REG_A, REG_B, REG_C, REG_D,
+	REG_SECONDS,
+	REG_SECONDS_ALARM,
+	REG_MINUTES,
+	REG_MINUTES_ALARM,
+	REG_HOURS,
+	REG_HOURS_ALARM,
+	REG_WEEKDAY,
+	REG_DAY,
+	REG_MONTH,
+	REG_YEAR,
+	REG_A,
+	REG_B,
+	REG_C,
+	REG_D,
 	REG_CENTURY = 0x32,
 };
 
@@ -44,8 +56,8 @@ struct rtc {
 	struct io_region ports;
 	u8 index;
 	u8 cmos[CMOS];
-	s64 offset;		/* guest's time since 1970 minus the host's, ns */
-	s64 frozen;		/* the time while SET holds the update, ns since 1970 */
+	s64 offset; /* guest's time since 1970 minus the host's, ns */
+	s64 frozen; /* the time while SET holds the update, ns since 1970 */
 	struct loop_timer periodic, second;
 };
 
@@ -123,7 +135,9 @@ static void store_time(struct rtc *s, s64 fraction)
 		.tm_hour = decode_hour(s, s->cmos[REG_HOURS]),
 		.tm_mday = decode(s, s->cmos[REG_DAY]),
 		.tm_mon = (int)decode(s, s->cmos[REG_MONTH]) - 1,
-		.tm_year = (int)(decode(s, s->cmos[REG_YEAR]) + decode(s, s->cmos[REG_CENTURY]) * 100) - 1900,
+		.tm_year = (int)(decode(s, s->cmos[REG_YEAR]) +
+				 decode(s, s->cmos[REG_CENTURY]) * 100) -
+			   1900,
 	};
 	s64 now = timegm(&tm) * NS_PER_SEC + fraction;
 
@@ -142,7 +156,10 @@ static void raise_flags(struct rtc *s, u8 flags)
 	}
 }
 
-/* Periods by rate select: 1 and 2 are 3.90625 and 7.8125 ms, from 3 on 122 us doubling (table 5, 32.768 kHz). */
+/*
+ * Periods by rate select: 1 and 2 are 3.90625 and 7.8125 ms, from 3 on 122 us doubling (table 5,
+ * 32.768 kHz).
+ */
 static s64 period_ns(const struct rtc *s)
 {
 	unsigned rate = s->cmos[REG_A] & A_RS;
@@ -171,7 +188,10 @@ static void periodic_expired(struct loop_timer *t)
 	struct rtc *s = container_of(t, struct rtc, periodic);
 	s64 next = t->deadline + MAX(period_ns(s), 1), now = loop_now_vm(s);
 
-	/* Periods that were missed are lost, as they are on the chip when register C is not read in time. */
+	/*
+	 * Periods that were missed are lost, as they are on the chip when register C is not read in
+	 * time.
+	 */
 	raise_flags(s, C_PF);
 	periodic_update(s);
 	if (t->armed)
@@ -181,7 +201,9 @@ static void periodic_expired(struct loop_timer *t)
 static bool alarm_matches(struct rtc *s)
 {
 	static const u8 pairs[][2] = {
-		{ REG_SECONDS, REG_SECONDS_ALARM }, { REG_MINUTES, REG_MINUTES_ALARM }, { REG_HOURS, REG_HOURS_ALARM },
+		{ REG_SECONDS, REG_SECONDS_ALARM },
+		{ REG_MINUTES, REG_MINUTES_ALARM },
+		{ REG_HOURS, REG_HOURS_ALARM },
 	};
 	unsigned i;
 
@@ -194,7 +216,10 @@ static bool alarm_matches(struct rtc *s)
 	return true;
 }
 
-/* The timer of the update cycle runs at whole seconds of the guest's time, while someone waits for alarm or update. */
+/*
+ * The timer of the update cycle runs at whole seconds of the guest's time, while someone waits for
+ * alarm or update.
+ */
 static void second_update(struct rtc *s)
 {
 	s64 now;
@@ -265,7 +290,10 @@ static void write_control(struct rtc *s, u8 index, u8 v)
 	if (!was_held && held(s)) {
 		s->frozen = now;
 	} else if (was_held && !held(s)) {
-		/* The divider starts anew: the first update comes half a second after (data sheet, "Divider Control"). */
+		/*
+		 * The divider starts anew: the first update comes half a second after (data sheet,
+		 * "Divider Control").
+		 */
 		s->offset = s->frozen - host_ns();
 		if (index == REG_A)
 			s->offset += NS_PER_SEC / 2 - s->frozen % NS_PER_SEC;
@@ -315,7 +343,10 @@ static void rtc_reset(struct device *dev)
 {
 	struct rtc *s = container_of(dev, struct rtc, dev);
 
-	/* The time goes on; interrupts are off (data sheet, "RESET"). A set that was under way is over. */
+	/*
+	 * The time goes on; interrupts are off (data sheet, "RESET"). A set that was under way is
+	 * over.
+	 */
 	s->cmos[REG_A] = 0x26;
 	s->cmos[REG_B] = B_24;
 	s->cmos[REG_C] = 0;
@@ -364,7 +395,7 @@ static struct rtc *find(struct machine *m)
 {
 	struct list *pos;
 
-	list_for_each(pos, &m->devices) {
+	list_for_each (pos, &m->devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
 		if (dev->class == &rtc_class)

@@ -1,4 +1,6 @@
-/* The real-time clock and its CMOS memory (Motorola MC146818A), ports 0x70 and 0x71, interrupt 8. */
+/*
+ * The real-time clock and its CMOS memory (Motorola MC146818A), ports 0x70 and 0x71, interrupt 8.
+ */
 #ifndef VMM_DEV_RTC_H
 #define VMM_DEV_RTC_H
 

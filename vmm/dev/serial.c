@@ -1,13 +1,15 @@
 /*
  * The 16550A UART (National Semiconductor PC16550D data sheet).
  *
- * A byte written leaves at once, at no baud rate: the transmitter is empty again before the guest can look, unless the back end is
- * full, and then it stays busy until there is room. Receiving fills the FIFO and interrupts; a few bytes below the trigger level are
- * announced at once as a character timeout, since there is no line on which more could be on their way.
+ * A byte written leaves at once, at no baud rate: the transmitter is empty again before the guest
+ * can look, unless the back end is full, and then it stays busy until there is room. Receiving
+ * fills the FIFO and interrupts; a few bytes below the trigger level are announced at once as a
+ * character timeout, since there is no line on which more could be on their way.
  *
- * Input that waits when the guest starts (a pipe, what was typed while it booted) would be lost: drivers empty the FIFO while they
- * probe and open the port. So the line holds it back, as a modem does without RTS, until the guest raises RTS with receive
- * interrupts on, or has had those on for a while without RTS, or polls for input, which shows by its reading the line status again and
+ * Input that waits when the guest starts (a pipe, what was typed while it booted) would be lost:
+ * drivers empty the FIFO while they probe and open the port. So the line holds it back, as a modem
+ * does without RTS, until the guest raises RTS with receive interrupts on, or has had those on for
+ * a while without RTS, or polls for input, which shows by its reading the line status again and
  * again and doing nothing else.
  */
 #include "vmm/dev/serial.h"
@@ -15,9 +17,9 @@
 #include "vmm/machine.h"
 #include <stdio.h>
 
-#define FIFO	   16
-#define POLLS_MIN  64 /* status reads in a row that are polling */
-#define PATIENCE   (NS_PER_SEC / 2) /* with receive interrupts on, but no RTS */
+#define FIFO	  16
+#define POLLS_MIN 64		   /* status reads in a row that are polling */
+#define PATIENCE  (NS_PER_SEC / 2) /* with receive interrupts on, but no RTS */
 
 enum { RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 
@@ -70,13 +72,13 @@ struct serial {
 	u32 index, iobase, irq;
 	u16 divisor;
 	u8 ier, fcr, lcr, mcr, lsr, msr, scr;
-	bool thr_interrupt;	/* the transmitter became empty and nobody has read of it yet */
+	bool thr_interrupt; /* the transmitter became empty and nobody has read of it yet */
 	bool interrupting;
 	u8 rx[FIFO], rx_at, rx_count;
 	struct loop_timer patience;
-	bool ready;		/* to receive, see above */
-	u8 polls;		/* reads of the line status with nothing else in between */
-	u8 tx;			/* waits for the back end while THRE is clear */
+	bool ready; /* to receive, see above */
+	u8 polls;   /* reads of the line status with nothing else in between */
+	u8 tx;	    /* waits for the back end while THRE is clear */
 };
 
 static const u16 com_base[SERIAL_PORTS] = { 0x3f8, 0x2f8, 0x3e8, 0x2e8 };
@@ -108,7 +110,9 @@ static u8 interrupt(const struct serial *s)
 	return IIR_NONE;
 }
 
-/* COM1 and COM3 share a line, COM2 and COM4 the other: the line is high while any of them wants it. */
+/*
+ * COM1 and COM3 share a line, COM2 and COM4 the other: the line is high while any of them wants it.
+ */
 static void update(struct serial *s)
 {
 	bool level = interrupt(s) != IIR_NONE, any = false;
@@ -117,7 +121,7 @@ static void update(struct serial *s)
 	if (level == s->interrupting)
 		return;
 	s->interrupting = level;
-	list_for_each(pos, &s->dev.machine->devices) {
+	list_for_each (pos, &s->dev.machine->devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
 		if (dev->class == s->dev.class) {
@@ -179,7 +183,10 @@ static size_t serial_can_receive(struct chardev_front *f)
 	return s->mcr & MCR_LOOP || !s->ready ? 0 : rx_room(s);
 }
 
-/* Looks, after a change of a register, whether the guest is ready. Once it is, it stays so until it turns receiving off. */
+/*
+ * Looks, after a change of a register, whether the guest is ready. Once it is, it stays so until it
+ * turns receiving off.
+ */
 static void update_ready(struct serial *s)
 {
 	bool interrupts = s->ier & IER_RDI;
@@ -224,7 +231,9 @@ static void serial_event(struct chardev_front *f, enum chardev_event event)
 	update(s);
 }
 
-/* In loopback the outputs of the modem register are its inputs; else a null modem is ready for all. */
+/*
+ * In loopback the outputs of the modem register are its inputs; else a null modem is ready for all.
+ */
 static void modem_update(struct serial *s)
 {
 	u8 lines = MSR_CTS | MSR_DSR | MSR_DCD, delta;
@@ -342,7 +351,9 @@ static void serial_write(struct io_region *r, u64 offset, u64 value, unsigned si
 	update(s);
 }
 
-static const struct io_ops serial_ops = { .read = serial_read, .write = serial_write, .max_size = 1 };
+static const struct io_ops serial_ops = { .read = serial_read,
+					  .write = serial_write,
+					  .max_size = 1 };
 
 static void serial_reset(struct device *dev)
 {
@@ -372,7 +383,9 @@ static int serial_realize(struct device *dev, struct error *err)
 				if (!bus_lookup(m, IO_PORT, com_base[s->index]))
 					break;
 		if (s->index >= SERIAL_PORTS)
-			return error_set(err, -EINVAL, "the four standard ports are taken: iobase= and irq= are wanted");
+			return error_set(
+				err, -EINVAL,
+				"the four standard ports are taken: iobase= and irq= are wanted");
 		s->iobase = com_base[s->index];
 		if (!s->irq)
 			s->irq = com_irq[s->index];
@@ -407,7 +420,8 @@ static void serial_unrealize(struct device *dev)
 
 static const struct property serial_properties[] = {
 	PROPERTY_STRING("chardev", struct serial, chardev, NULL, "the back end"),
-	PROPERTY_U32("index", struct serial, index, "4294967295", "0 to 3: COM1 to COM4; the first free one if absent"),
+	PROPERTY_U32("index", struct serial, index, "4294967295",
+		     "0 to 3: COM1 to COM4; the first free one if absent"),
 	PROPERTY_U32("iobase", struct serial, iobase, NULL, "first of eight ports"),
 	PROPERTY_U32("irq", struct serial, irq, NULL, "ISA interrupt"),
 	{}
@@ -431,7 +445,7 @@ u32 serial_ports_present(struct machine *m)
 	u32 mask = 0;
 	unsigned i;
 
-	list_for_each(pos, &m->devices) {
+	list_for_each (pos, &m->devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
 		for (i = 0; dev->class == &serial_class && i < SERIAL_PORTS; i++)

@@ -1,4 +1,7 @@
-/* 16550A serial ports: `-serial` makes COM1 to COM4, `-device isa-serial,chardev=ID,iobase=0x3f8,irq=4` any other. */
+/*
+ * 16550A serial ports: `-serial` makes COM1 to COM4, `-device
+ * isa-serial,chardev=ID,iobase=0x3f8,irq=4` any other.
+ */
 #ifndef VMM_DEV_SERIAL_H
 #define VMM_DEV_SERIAL_H
 

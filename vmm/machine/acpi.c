@@ -1,6 +1,7 @@
 /*
- * The ACPI tables. The DSDT is compiled from dsdt.asl at build time; here are the tables that hold addresses and CPUs, and an SSDT
- * of a few names and processors, whose byte code is simple enough to write down (ACPI 6.4 chapter 20).
+ * The ACPI tables. The DSDT is compiled from dsdt.asl at build time; here are the tables that hold
+ * addresses and CPUs, and an SSDT of a few names and processors, whose byte code is simple enough
+ * to write down (ACPI 6.4 chapter 20).
  */
 #include "vmm/machine/acpi.h"
 #include "vmm/cpuid.h"
@@ -62,7 +63,8 @@ struct acpi_fadt {
 	u16 arm_boot_arch;
 	u8 minor;
 	u64 x_facs, x_dsdt;
-	struct acpi_address x_pm1a_evt, x_pm1b_evt, x_pm1a_cnt, x_pm1b_cnt, x_pm2_cnt, x_pm_tmr, x_gpe0, x_gpe1;
+	struct acpi_address x_pm1a_evt, x_pm1b_evt, x_pm1a_cnt, x_pm1b_cnt, x_pm2_cnt, x_pm_tmr,
+		x_gpe0, x_gpe1;
 	struct acpi_address sleep_control, sleep_status;
 	u64 hypervisor;
 } __attribute__((packed));
@@ -165,23 +167,33 @@ static void listed(struct writer *w, u64 table)
 
 static struct acpi_address port(u16 address, u8 bytes)
 {
-	return (struct acpi_address){ .space = 1, .bits = bytes * 8, .access = bytes == 4 ? 3 : bytes, .address = address };
+	return (struct acpi_address){
+		.space = 1, .bits = bytes * 8, .access = bytes == 4 ? 3 : bytes, .address = address
+	};
 }
 
 static void fadt(struct writer *w, u64 facs, u64 dsdt)
 {
 	struct acpi_fadt f = {
-		.facs = facs, .dsdt = dsdt,
+		.facs = facs,
+		.dsdt = dsdt,
 		.sci_int = PC_SCI,
-		.pm1a_evt = PC_PM_BASE + PC_PM_EVENT, .pm1_evt_len = 4,
-		.pm1a_cnt = PC_PM_BASE + PC_PM_CONTROL, .pm1_cnt_len = 2,
-		.pm_tmr = PC_PM_BASE + PC_PM_TIMER, .pm_tmr_len = 4,
-		.gpe0 = PC_PM_BASE + PC_PM_GPE0, .gpe0_len = PC_PM_GPE0_LEN,
-		.lvl2_lat = 0xfff, .lvl3_lat = 0xfff, /* no C2 and C3 */
+		.pm1a_evt = PC_PM_BASE + PC_PM_EVENT,
+		.pm1_evt_len = 4,
+		.pm1a_cnt = PC_PM_BASE + PC_PM_CONTROL,
+		.pm1_cnt_len = 2,
+		.pm_tmr = PC_PM_BASE + PC_PM_TIMER,
+		.pm_tmr_len = 4,
+		.gpe0 = PC_PM_BASE + PC_PM_GPE0,
+		.gpe0_len = PC_PM_GPE0_LEN,
+		.lvl2_lat = 0xfff,
+		.lvl3_lat = 0xfff, /* no C2 and C3 */
 		.century = 0x32,
 		.boot_arch = BOOT_LEGACY | BOOT_8042 | BOOT_NO_VGA,
-		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_TMR_VAL_EXT | FADT_RESET,
-		.reset_reg = port(PC_RESET_PORT, 1), .reset_value = 0x0e,
+		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_TMR_VAL_EXT |
+			 FADT_RESET,
+		.reset_reg = port(PC_RESET_PORT, 1),
+		.reset_value = 0x0e,
 		.minor = 4,
 		.x_dsdt = dsdt,
 		.x_pm1a_evt = port(PC_PM_BASE + PC_PM_EVENT, 4),

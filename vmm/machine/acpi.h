@@ -8,8 +8,8 @@ struct machine;
 struct boot;
 
 /**
- * Writes all tables into the last part of RAM below 4 GiB, the RSDP below 1 MiB. Sets b->tables, tables_end and rsdp. SMBIOS goes
- * in the same part, after this.
+ * Writes all tables into the last part of RAM below 4 GiB, the RSDP below 1 MiB. Sets b->tables,
+ * tables_end and rsdp. SMBIOS goes in the same part, after this.
  */
 int acpi_place(struct machine *m, struct boot *b, struct error *err);
 

@@ -59,7 +59,8 @@ static int read_file(struct boot_file *f, const char *path, struct error *err)
 
 int boot_load(struct machine *m, struct error *err)
 {
-	static const struct boot_format *const formats[] = { &boot_linux, &boot_elf, &boot_multiboot };
+	static const struct boot_format *const formats[] = { &boot_linux, &boot_elf,
+							     &boot_multiboot };
 	const struct machine_config *config = &m->config;
 	struct boot *b;
 	unsigned i;
@@ -67,9 +68,11 @@ int boot_load(struct machine *m, struct error *err)
 
 	if (!config->kernel) {
 		if (config->initrd)
-			return error_set(err, -EINVAL, "-initrd %s: wants a -kernel", config->initrd);
+			return error_set(err, -EINVAL, "-initrd %s: wants a -kernel",
+					 config->initrd);
 		if (config->append)
-			return error_set(err, -EINVAL, "-append %s: wants a -kernel", config->append);
+			return error_set(err, -EINVAL, "-append %s: wants a -kernel",
+					 config->append);
 		return 0;
 	}
 	b = m->boot = xzalloc(sizeof(*b));
@@ -83,8 +86,8 @@ int boot_load(struct machine *m, struct error *err)
 			return error_prefix(err, r, "-initrd");
 	}
 	if (strlen(b->cmdline) >= BOOT_CMDLINE_MAX)
-		return error_set(err, -E2BIG, "-append: %zu bytes, at most %llu are possible", strlen(b->cmdline),
-				 BOOT_CMDLINE_MAX - 1);
+		return error_set(err, -E2BIG, "-append: %zu bytes, at most %llu are possible",
+				 strlen(b->cmdline), BOOT_CMDLINE_MAX - 1);
 	for (i = 0; i < ARRAY_SIZE(formats); i++) {
 		r = formats[i]->probe(m, b, err);
 		if (r < 0)
@@ -94,7 +97,8 @@ int boot_load(struct machine *m, struct error *err)
 			return 0;
 		}
 	}
-	return error_set(err, -ENOEXEC, "-kernel %s: not a Linux bzImage, an ELF file or a multiboot image",
+	return error_set(err, -ENOEXEC,
+			 "-kernel %s: not a Linux bzImage, an ELF file or a multiboot image",
 			 config->kernel);
 }
 
@@ -153,14 +157,17 @@ int boot_place(struct machine *m, struct error *err)
 	return r < 0 ? error_prefix(err, r, "-kernel %s", b->kernel.path) : 0;
 }
 
-int boot_copy(struct machine *m, u64 gpa, const void *bytes, u64 size, const char *what, struct error *err)
+int boot_copy(struct machine *m, u64 gpa, const void *bytes, u64 size, const char *what,
+	      struct error *err)
 {
 	struct boot *b = m->boot;
 	void *to = memory_ptr_write(m, gpa, size);
 
 	if (!to || (gpa < b->tables_end && gpa + size > b->tables))
-		return error_set(err, -ENOMEM, "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
-				 (unsigned long long)(size / KiB + !!(size % KiB)), (unsigned long long)gpa,
+		return error_set(err, -ENOMEM,
+				 "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
+				 (unsigned long long)(size / KiB + !!(size % KiB)),
+				 (unsigned long long)gpa,
 				 (unsigned long long)(m->memory.ram_size / MiB));
 	memcpy(to, bytes, size);
 	memory_wrote(m, gpa, size);
@@ -173,8 +180,10 @@ int boot_clear(struct machine *m, u64 gpa, u64 size, const char *what, struct er
 	void *to = memory_ptr_write(m, gpa, size);
 
 	if (!to || (gpa < b->tables_end && gpa + size > b->tables))
-		return error_set(err, -ENOMEM, "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
-				 (unsigned long long)(size / KiB + !!(size % KiB)), (unsigned long long)gpa,
+		return error_set(err, -ENOMEM,
+				 "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
+				 (unsigned long long)(size / KiB + !!(size % KiB)),
+				 (unsigned long long)gpa,
 				 (unsigned long long)(m->memory.ram_size / MiB));
 	memset(to, 0, size);
 	memory_wrote(m, gpa, size);
@@ -190,7 +199,9 @@ int boot_place_initrd(struct machine *m, u64 floor, u64 limit, u64 *at, struct e
 	if (!b->initrd.size)
 		return 0;
 	if (top < b->initrd.size || ALIGN_DOWN(top - b->initrd.size, PAGE) < floor)
-		return error_set(err, -ENOMEM, "-initrd %s of %llu MiB does not fit into -m %llu MiB", b->initrd.path,
+		return error_set(err, -ENOMEM,
+				 "-initrd %s of %llu MiB does not fit into -m %llu MiB",
+				 b->initrd.path,
 				 (unsigned long long)((b->initrd.size + MiB - 1) / MiB),
 				 (unsigned long long)(m->memory.ram_size / MiB));
 	*at = ALIGN_DOWN(top - b->initrd.size, PAGE);
@@ -200,7 +211,8 @@ int boot_place_initrd(struct machine *m, u64 floor, u64 limit, u64 *at, struct e
 int boot_place_gdt(struct machine *m, bool long_mode, struct boot_entry *entry, struct error *err)
 {
 	/* SDM 3A 3.4.5: base 0, limit 4 GiB, present, accessed; code with L or D, data with B. */
-	u64 gdt[4] = { 0, 0, long_mode ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull, 0x00cf93000000ffffull };
+	u64 gdt[4] = { 0, 0, long_mode ? 0x00af9b000000ffffull : 0x00cf9b000000ffffull,
+		       0x00cf93000000ffffull };
 
 	entry->gdt = BOOT_GDT;
 	entry->gdt_limit = sizeof(gdt) - 1;

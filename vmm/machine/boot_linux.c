@@ -1,19 +1,23 @@
 /*
- * Linux's x86 boot protocol: a bzImage of version 2.12 or newer by its 64-bit entry, an older or 32-bit one (2.02 and up) by its
- * 32-bit entry. The structures are the kernel's own, <asm/bootparam.h>.
+ * Linux's x86 boot protocol: a bzImage of version 2.12 or newer by its 64-bit entry, an older or
+ * 32-bit one (2.02 and up) by its 32-bit entry. The structures are the kernel's own,
+ * <asm/bootparam.h>.
  */
 #include "vmm/machine.h"
 #include "vmm/machine/boot.h"
 #include <asm/bootparam.h>
 
-#define SETUP_HEADER	0x1f1
-#define HEADER_MAGIC	0x53726448 /* "HdrS" */
-#define SECTOR		512
-#define LOADER_UNKNOWN	0xff
+#define SETUP_HEADER   0x1f1
+#define HEADER_MAGIC   0x53726448 /* "HdrS" */
+#define SECTOR	       512
+#define LOADER_UNKNOWN 0xff
 
 static void header_get(const struct boot *b, struct setup_header *h)
 {
-	/* The header says itself where it ends: the byte at 0x201 is the offset of a short jump over it. */
+	/*
+	 * The header says itself where it ends: the byte at 0x201 is the offset of a short jump
+	 * over it.
+	 */
 	u64 end = 0x202 + b->kernel.bytes[0x201];
 
 	memset(h, 0, sizeof(*h));
@@ -31,24 +35,27 @@ static int linux_probe(struct machine *m, struct boot *b, struct error *err)
 	struct setup_header h;
 	u64 want;
 
-	if (k->size < 0x206 || get_le16(k->bytes + 0x1fe) != 0xaa55 || get_le32(k->bytes + 0x202) != HEADER_MAGIC)
+	if (k->size < 0x206 || get_le16(k->bytes + 0x1fe) != 0xaa55 ||
+	    get_le32(k->bytes + 0x202) != HEADER_MAGIC)
 		return 0;
 	if (k->size < SETUP_HEADER + sizeof(h))
-		return error_set(err, -ENOEXEC, "the bzImage is truncated after %llu bytes", (unsigned long long)k->size);
+		return error_set(err, -ENOEXEC, "the bzImage is truncated after %llu bytes",
+				 (unsigned long long)k->size);
 	header_get(b, &h);
 	if (h.version < 0x202)
-		return error_set(err, -ENOEXEC, "boot protocol %u.%02u: 2.02 or newer is wanted", h.version >> 8,
-				 h.version & 0xff);
+		return error_set(err, -ENOEXEC, "boot protocol %u.%02u: 2.02 or newer is wanted",
+				 h.version >> 8, h.version & 0xff);
 	if (!(h.loadflags & LOADED_HIGH))
 		return error_set(err, -ENOEXEC, "a zImage: a bzImage is wanted");
 	want = setup_size(&h) + (h.version >= 0x204 ? h.syssize * 16ull : 1);
 	/* The last 16 bytes of syssize are rounding. */
 	if (k->size + 15 < want)
-		return error_set(err, -ENOEXEC, "the bzImage is truncated: it has %llu bytes of %llu",
+		return error_set(err, -ENOEXEC,
+				 "the bzImage is truncated: it has %llu bytes of %llu",
 				 (unsigned long long)k->size, (unsigned long long)want);
 	if (h.version >= 0x206 && strlen(b->cmdline) > h.cmdline_size)
-		return error_set(err, -E2BIG, "-append has %zu bytes, this kernel takes %u", strlen(b->cmdline),
-				 h.cmdline_size);
+		return error_set(err, -E2BIG, "-append has %zu bytes, this kernel takes %u",
+				 strlen(b->cmdline), h.cmdline_size);
 	return 1;
 }
 
@@ -65,7 +72,8 @@ static void fill_params(struct boot *b, struct boot_params *p, const struct setu
 	p->alt_mem_k = b->e820_count ? (b->tables - BOOT_HIGH) / 1024 : 0;
 	p->e820_entries = b->e820_count;
 	for (i = 0; i < b->e820_count; i++)
-		p->e820_table[i] = (struct boot_e820_entry){ b->e820[i].base, b->e820[i].size, b->e820[i].type };
+		p->e820_table[i] = (struct boot_e820_entry){ b->e820[i].base, b->e820[i].size,
+							     b->e820[i].type };
 	/* VIDEO_TYPE 0: no text screen; the kernel does not then write to one that is not there. */
 }
 
@@ -81,8 +89,12 @@ static int linux_place(struct machine *m, struct boot *b, struct error *err)
 	header_get(b, &h);
 	long_mode = h.version >= 0x20c && h.xloadflags & XLF_KERNEL_64;
 	payload = b->kernel.size - setup_size(&h);
-	load = h.version >= 0x20a && h.relocatable_kernel && h.pref_address ? h.pref_address : BOOT_HIGH;
-	/* It unpacks itself upwards, init_size bytes in all, from where it stands, or from where it goes if that cannot change. */
+	load = h.version >= 0x20a && h.relocatable_kernel && h.pref_address ? h.pref_address
+									    : BOOT_HIGH;
+	/*
+	 * It unpacks itself upwards, init_size bytes in all, from where it stands, or from where it
+	 * goes if that cannot change.
+	 */
 	end = load + payload;
 	if (h.version >= 0x20a) {
 		end = MAX(end, load + h.init_size);
@@ -95,7 +107,8 @@ static int linux_place(struct machine *m, struct boot *b, struct error *err)
 	}
 	r = boot_copy(m, load, b->kernel.bytes + setup_size(&h), payload, "the kernel", err);
 	if (!r && end > b->tables)
-		r = error_set(err, -ENOMEM, "the kernel needs %llu MiB to unpack, -m %llu MiB is too little",
+		r = error_set(err, -ENOMEM,
+			      "the kernel needs %llu MiB to unpack, -m %llu MiB is too little",
 			      (unsigned long long)(end / MiB + 1),
 			      (unsigned long long)(m->memory.ram_size / MiB));
 	if (r < 0)
@@ -111,7 +124,8 @@ static int linux_place(struct machine *m, struct boot *b, struct error *err)
 	params.hdr.code32_start = load;
 	r = boot_copy(m, BOOT_INFO, &params, sizeof(params), "boot_params", err);
 	if (!r)
-		r = boot_copy(m, BOOT_CMDLINE, b->cmdline, strlen(b->cmdline) + 1, "the command line", err);
+		r = boot_copy(m, BOOT_CMDLINE, b->cmdline, strlen(b->cmdline) + 1,
+			      "the command line", err);
 	if (r < 0)
 		return r;
 	*entry = (struct boot_entry){
@@ -126,4 +140,6 @@ static int linux_place(struct machine *m, struct boot *b, struct error *err)
 	return r;
 }
 
-const struct boot_format boot_linux = { .name = "bzImage", .probe = linux_probe, .place = linux_place };
+const struct boot_format boot_linux = { .name = "bzImage",
+					.probe = linux_probe,
+					.place = linux_place };

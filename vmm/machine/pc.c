@@ -27,7 +27,8 @@ int pc_create_memory(struct machine *m, struct error *err)
 	if (!r)
 		r = memory_add(m, "low", MEMORY_RAM, 0, 0xa0000, m->memory.ram, err);
 	if (!r)
-		r = memory_add(m, "ram", MEMORY_RAM, 0xc0000, low - 0xc0000, m->memory.ram + 0xc0000, err);
+		r = memory_add(m, "ram", MEMORY_RAM, 0xc0000, low - 0xc0000,
+			       m->memory.ram + 0xc0000, err);
 	if (!r && ram > low)
 		r = memory_add(m, "high", MEMORY_RAM, 4 * GiB, ram - low, m->memory.ram + low, err);
 	if (r < 0)
@@ -38,7 +39,8 @@ int pc_create_memory(struct machine *m, struct error *err)
 	if (pc->pci64_end <= pc->pci64_base)
 		pc->pci64_end = pc->pci64_base;
 	if (4 * GiB + (ram - low) > limit && ram > low)
-		return error_set(err, -EINVAL, "the processor's %u physical address bits are too few for it",
+		return error_set(err, -EINVAL,
+				 "the processor's %u physical address bits are too few for it",
 				 cpuid_physical_bits(m));
 	return 0;
 }
@@ -83,12 +85,13 @@ static int create_monitor(struct machine *m, struct error *err)
 }
 
 /*
- * Without -serial the first port is on the terminal, with the monitor, unless -display none asks for silence or the terminal
- * is the monitor's.
+ * Without -serial the first port is on the terminal, with the monitor, unless -display none asks
+ * for silence or the terminal is the monitor's.
  */
 static void default_consoles(struct machine_config *c)
 {
-	bool taken = c->monitor && (!strcmp(c->monitor, "stdio") || !strcmp(c->monitor, "mon:stdio"));
+	bool taken =
+		c->monitor && (!strcmp(c->monitor, "stdio") || !strcmp(c->monitor, "mon:stdio"));
 
 	if (c->nodefaults || c->serial[0])
 		return;
@@ -161,9 +164,12 @@ void pc_destroy(struct machine *m)
 void pc_assign_pci(struct machine *m)
 {
 	struct pci_windows w = {
-		.mem = PC_PCI_BASE, .mem_end = PC_PCI_END,
-		.mem64 = m->pc->pci64_base, .mem64_end = m->pc->pci64_end,
-		.io = PC_IO_BASE, .io_end = PC_IO_END,
+		.mem = PC_PCI_BASE,
+		.mem_end = PC_PCI_END,
+		.mem64 = m->pc->pci64_base,
+		.mem64_end = m->pc->pci64_end,
+		.io = PC_IO_BASE,
+		.io_end = PC_IO_END,
 	};
 
 	pci_assign(&m->pci, &w);

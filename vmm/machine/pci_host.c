@@ -1,6 +1,7 @@
 /*
- * The chipset's own PCI functions, and the three ways into the rest: ports 0xcf8/0xcfc and the ECAM window (PCI 3.0 3.2.2.3, PCI Express
- * 3.0 7.2.2); and port 0xcf9, which resets (ICH9 data sheet 13.7.5).
+ * The chipset's own PCI functions, and the three ways into the rest: ports 0xcf8/0xcfc and the ECAM
+ * window (PCI 3.0 3.2.2.3, PCI Express 3.0 7.2.2); and port 0xcf9, which resets (ICH9 data sheet
+ * 13.7.5).
  */
 #include "vmm/machine/pci_host.h"
 #include "vmm/machine.h"
@@ -30,7 +31,10 @@ struct pci_host {
 	u8 reset_control;
 };
 
-/* Config space of bus 0; other buses do not exist. Accesses that straddle a dword were split by the bus. */
+/*
+ * Config space of bus 0; other buses do not exist. Accesses that straddle a dword were split by the
+ * bus.
+ */
 static u32 read_config(struct pci_host *h, u32 bdf, unsigned offset, unsigned size)
 {
 	struct pci_device *pci = bdf < 256 ? pci_find(h->pci.bus, bdf) : NULL;
@@ -48,7 +52,10 @@ static void write_config(struct pci_host *h, u32 bdf, unsigned offset, u32 value
 
 static void reset_write(struct pci_host *h, u8 value)
 {
-	/* Setting RST_CPU does it; the other two say how thoroughly, and there is only one way here. */
+	/*
+	 * Setting RST_CPU does it; the other two say how thoroughly, and there is only one way
+	 * here.
+	 */
 	h->reset_control = value & (RST_FULL | RST_SYS);
 	if (value & RST_CPU)
 		machine_reset(h->pci.dev.machine);
@@ -88,20 +95,25 @@ static void data_write(struct io_region *r, u64 offset, u64 value, unsigned size
 	struct pci_host *h = container_of(r, struct pci_host, data);
 
 	if (h->selected & 0x80000000)
-		write_config(h, h->selected >> 8 & 0xffff, (h->selected & 0xfc) + offset, value, size);
+		write_config(h, h->selected >> 8 & 0xffff, (h->selected & 0xfc) + offset, value,
+			     size);
 }
 
 static u64 ecam_read(struct io_region *r, u64 offset, unsigned size)
 {
-	return read_config(container_of(r, struct pci_host, ecam), offset >> 12, offset & 0xfff, size);
+	return read_config(container_of(r, struct pci_host, ecam), offset >> 12, offset & 0xfff,
+			   size);
 }
 
 static void ecam_write(struct io_region *r, u64 offset, u64 value, unsigned size)
 {
-	write_config(container_of(r, struct pci_host, ecam), offset >> 12, offset & 0xfff, value, size);
+	write_config(container_of(r, struct pci_host, ecam), offset >> 12, offset & 0xfff, value,
+		     size);
 }
 
-static const struct io_ops address_ops = { .read = address_read, .write = address_write, .max_size = 4 };
+static const struct io_ops address_ops = { .read = address_read,
+					   .write = address_write,
+					   .max_size = 4 };
 static const struct io_ops data_ops = { .read = data_read, .write = data_write, .max_size = 4 };
 static const struct io_ops ecam_ops = { .read = ecam_read, .write = ecam_write, .max_size = 4 };
 
@@ -198,7 +210,9 @@ static void port92_write(struct io_region *r, u64 offset, u64 value, unsigned si
 	l->port92_value = value & 3;
 }
 
-static const struct io_ops port92_ops = { .read = port92_read, .write = port92_write, .max_size = 1 };
+static const struct io_ops port92_ops = { .read = port92_read,
+					  .write = port92_write,
+					  .max_size = 1 };
 
 static int lpc_realize(struct device *dev, struct error *err)
 {
@@ -207,7 +221,8 @@ static int lpc_realize(struct device *dev, struct error *err)
 
 	l->pci.ops = &lpc_ops;
 	pci_set_ids(&l->pci, VENDOR_INTEL, DEVICE_ICH9, 0x060100, 2);
-	put_le16(l->pci.config + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	put_le16(l->pci.config + PCI_COMMAND,
+		 PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	/* The ACPI registers stand where the tables say; they do not move. */
 	put_le32(l->pci.config + LPC_PMBASE, PC_PM_BASE | 1);
 	l->pci.config[LPC_ACPI_CNT] = 0x80;
@@ -245,7 +260,8 @@ static const struct device_class lpc_class = {
 };
 DEVICE_REGISTER(lpc_class)
 
-static int create_at(struct machine *m, const struct device_class *class, const char *addr, struct error *err)
+static int create_at(struct machine *m, const struct device_class *class, const char *addr,
+		     struct error *err)
 {
 	struct opts o = { .count = 0 };
 	struct device *dev;

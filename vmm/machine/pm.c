@@ -1,6 +1,7 @@
 /*
- * Power management registers (ACPI 6.4 chapter 4): the PM1a events and control that switch off, the PM timer, and GPE0, which has
- * no sources yet. The system control interrupt is a level on ISA interrupt 9.
+ * Power management registers (ACPI 6.4 chapter 4): the PM1a events and control that switch off, the
+ * PM timer, and GPE0, which has no sources yet. The system control interrupt is a level on ISA
+ * interrupt 9.
  */
 #include "vmm/machine/pm.h"
 #include "vmm/machine.h"
@@ -15,10 +16,10 @@
 #define STS_WAK	   0x8000
 #define EN_MASK	   0x0521
 
-#define CNT_SCI_EN 0x0001
+#define CNT_SCI_EN     0x0001
 #define CNT_SLP_TYP(v) ((v) >> 10 & 7)
-#define CNT_SLP_EN 0x2000
-#define SLP_TYP_S5 0 /* as \_S5 in the DSDT says */
+#define CNT_SLP_EN     0x2000
+#define SLP_TYP_S5     0 /* as \_S5 in the DSDT says */
 
 struct pc_pm {
 	struct device dev;
@@ -35,15 +36,20 @@ static struct machine *machine_of(const struct pc_pm *pm)
 
 static void update(struct pc_pm *pm)
 {
-	irq_set(machine_of(pm), PC_SCI, pm->control & CNT_SCI_EN && pm->status & pm->enable & EN_MASK);
+	irq_set(machine_of(pm), PC_SCI,
+		pm->control & CNT_SCI_EN && pm->status & pm->enable & EN_MASK);
 }
 
 static u64 ticks(const struct pc_pm *pm)
 {
-	return (unsigned __int128)loop_now(&machine_of(pm)->loop, LOOP_CLOCK_VM) * PM_TIMER_HZ / NS_PER_SEC;
+	return (unsigned __int128)loop_now(&machine_of(pm)->loop, LOOP_CLOCK_VM) * PM_TIMER_HZ /
+	       NS_PER_SEC;
 }
 
-/* TMR_STS is set whenever bit 31 changes (4.8.3.3); without TMR_EN nobody sees, so it is noted when looked at. */
+/*
+ * TMR_STS is set whenever bit 31 changes (4.8.3.3); without TMR_EN nobody sees, so it is noted when
+ * looked at.
+ */
 static void timer_arm(struct pc_pm *pm)
 {
 	u64 next;

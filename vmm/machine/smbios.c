@@ -1,6 +1,6 @@
 /*
- * SMBIOS structures: BIOS, system, chassis, processors, memory, and the end of the table. Strings follow each structure, counted
- * from 1, ended by an empty one (DSP0134 6.1).
+ * SMBIOS structures: BIOS, system, chassis, processors, memory, and the end of the table. Strings
+ * follow each structure, counted from 1, ended by an empty one (DSP0134 6.1).
  */
 #include "vmm/machine/smbios.h"
 #include "vmm/machine.h"
@@ -88,7 +88,7 @@ static void bios(struct machine *m, struct writer *w)
 	put16(w, 0xe800);
 	put_string(w, "01/01/2026");
 	put8(w, 0);
-	put64(w, 1 << 3);	    /* characteristics are not supported */
+	put64(w, 1 << 3);	      /* characteristics are not supported */
 	put8(w, 0x01), put8(w, 0x14); /* ACPI; a virtual machine, targeted content distribution */
 	put8(w, 0), put8(w, 1), put8(w, 0xff), put8(w, 0xff);
 	end(w);
@@ -107,7 +107,7 @@ static void put_uuid(struct machine *m, struct writer *w)
 		put8(w, raw[order[i]]);
 }
 
-static const char *or(const char *given, const char *otherwise)
+static const char * or (const char *given, const char *otherwise)
 {
 	return given ? given : otherwise;
 }
@@ -117,9 +117,9 @@ static void system_information(struct machine *m, struct writer *w)
 	const struct machine_config *c = &m->config;
 
 	begin(w, 1, 0x100);
-	put_string(w, or(c->smbios_manufacturer, "Trine"));
-	put_string(w, or(c->smbios_product, "Standard PC (Q35 + ICH9)"));
-	put_string(w, or(c->smbios_version, "1.0"));
+	put_string(w, or (c->smbios_manufacturer, "Trine"));
+	put_string(w, or (c->smbios_product, "Standard PC (Q35 + ICH9)"));
+	put_string(w, or (c->smbios_version, "1.0"));
 	put_string(w, c->smbios_serial);
 	put_uuid(m, w);
 	put8(w, 6); /* woken by the power switch */

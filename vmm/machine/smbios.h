@@ -7,7 +7,10 @@
 struct machine;
 struct boot;
 
-/** After acpi_place(): structures after the ACPI tables, both entry points (2.8 and 3.0) at BOOT_TABLES. */
+/**
+ * After acpi_place(): structures after the ACPI tables, both entry points (2.8 and 3.0) at
+ * BOOT_TABLES.
+ */
 int smbios_place(struct machine *m, struct boot *b, struct error *err);
 
 #endif

@@ -1,4 +1,7 @@
-/* The monitor's commands on the machine as a whole; a subject's own are registered where the subject is. */
+/*
+ * The monitor's commands on the machine as a whole; a subject's own are registered where the
+ * subject is.
+ */
 #include "vmm/cpuid.h"
 #include "vmm/machine.h"
 #include "vmm/monitor/monitor.h"
@@ -44,8 +47,9 @@ static void nmi(struct monitor *mon, struct machine *m, const char *arguments)
 static void info_status(struct monitor *mon, struct machine *m, const char *arguments)
 {
 	static const char *const names[] = {
-		[MACHINE_BUILDING] = "being built", [MACHINE_PAUSED] = "paused", [MACHINE_RUNNING] = "running",
-		[MACHINE_SHUTDOWN] = "shut down", [MACHINE_FAILED] = "failed",
+		[MACHINE_BUILDING] = "being built", [MACHINE_PAUSED] = "paused",
+		[MACHINE_RUNNING] = "running",	    [MACHINE_SHUTDOWN] = "shut down",
+		[MACHINE_FAILED] = "failed",
 	};
 
 	monitor_printf(mon, "VM status: %s\n", names[m->state]);
@@ -53,7 +57,8 @@ static void info_status(struct monitor *mon, struct machine *m, const char *argu
 
 static void info_version(struct monitor *mon, struct machine *m, const char *arguments)
 {
-	monitor_printf(mon, "%s, accelerator %s: %s\n", TRINE_VERSION, m->accel->name, m->accel->description);
+	monitor_printf(mon, "%s, accelerator %s: %s\n", TRINE_VERSION, m->accel->name,
+		       m->accel->description);
 }
 
 static void info_name(struct monitor *mon, struct machine *m, const char *arguments)
@@ -64,7 +69,8 @@ static void info_name(struct monitor *mon, struct machine *m, const char *argume
 
 static void info_uuid(struct monitor *mon, struct machine *m, const char *arguments)
 {
-	monitor_printf(mon, "%s\n", m->config.uuid ? m->config.uuid : "00000000-0000-0000-0000-000000000000");
+	monitor_printf(mon, "%s\n",
+		       m->config.uuid ? m->config.uuid : "00000000-0000-0000-0000-000000000000");
 }
 
 /* vcpu_dump() prints by a plain function; this is who it prints for. */
@@ -104,8 +110,8 @@ static void info_cpus(struct monitor *mon, struct machine *m, const char *argume
 	u32 i;
 
 	for (i = 0; i < m->config.cpus; i++)
-		monitor_printf(mon, "CPU#%u: APIC ID %u, %llu exits to the monitor\n", i, m->vcpus[i].apic_id,
-			       (unsigned long long)m->vcpus[i].exits);
+		monitor_printf(mon, "CPU#%u: APIC ID %u, %llu exits to the monitor\n", i,
+			       m->vcpus[i].apic_id, (unsigned long long)m->vcpus[i].exits);
 }
 
 static void info_pci(struct monitor *mon, struct machine *m, const char *arguments)
@@ -117,10 +123,11 @@ static void info_pci(struct monitor *mon, struct machine *m, const char *argumen
 
 		if (!pci)
 			continue;
-		monitor_printf(mon, "00:%02x.%u %s [%04x:%04x] class %06x%s%s\n", PCI_SLOT(devfn), PCI_FUNC(devfn),
-			       pci->dev.class->name, get_le16(pci->config), get_le16(pci->config + 2),
-			       get_le32(pci->config + PCI_CLASS_REVISION) >> 8, pci->dev.id ? " id " : "",
-			       pci->dev.id ? pci->dev.id : "");
+		monitor_printf(mon, "00:%02x.%u %s [%04x:%04x] class %06x%s%s\n", PCI_SLOT(devfn),
+			       PCI_FUNC(devfn), pci->dev.class->name, get_le16(pci->config),
+			       get_le16(pci->config + 2),
+			       get_le32(pci->config + PCI_CLASS_REVISION) >> 8,
+			       pci->dev.id ? " id " : "", pci->dev.id ? pci->dev.id : "");
 		for (i = 0; i < PCI_BARS; i++)
 			if (pci->bar[i].region && pci->bar[i].base != ~0ull)
 				monitor_printf(mon, "    BAR%u: %s at 0x%llx, 0x%llx bytes\n", i,
@@ -136,14 +143,18 @@ static void info_mtree(struct monitor *mon, struct machine *m, const char *argum
 	unsigned space, i;
 
 	for (i = 0; i < m->memory.count; i++)
-		monitor_printf(mon, "%016llx-%016llx %s\n", (unsigned long long)m->memory.blocks[i].gpa,
-			       (unsigned long long)(m->memory.blocks[i].gpa + m->memory.blocks[i].size - 1),
+		monitor_printf(mon, "%016llx-%016llx %s\n",
+			       (unsigned long long)m->memory.blocks[i].gpa,
+			       (unsigned long long)(m->memory.blocks[i].gpa +
+						    m->memory.blocks[i].size - 1),
 			       m->memory.blocks[i].name);
 	for (space = 0; space < IO_SPACES; space++) {
 		monitor_printf(mon, "%s:\n", spaces[space]);
 		for (i = 0; i < m->bus.ranges[space]; i++)
-			monitor_printf(mon, "%016llx-%016llx %s\n", (unsigned long long)m->bus.view[space][i].base,
-				       (unsigned long long)m->bus.view[space][i].end, m->bus.view[space][i].region->name);
+			monitor_printf(mon, "%016llx-%016llx %s\n",
+				       (unsigned long long)m->bus.view[space][i].base,
+				       (unsigned long long)m->bus.view[space][i].end,
+				       m->bus.view[space][i].region->name);
 	}
 }
 
@@ -151,11 +162,11 @@ static void info_qtree(struct monitor *mon, struct machine *m, const char *argum
 {
 	struct list *pos;
 
-	list_for_each(pos, &m->devices) {
+	list_for_each (pos, &m->devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
-		monitor_printf(mon, "%s%s%s on %s\n", dev->class->name, dev->id ? ", id " : "", dev->id ? dev->id : "",
-			       dev->bus ? dev->bus->name : "no bus");
+		monitor_printf(mon, "%s%s%s on %s\n", dev->class->name, dev->id ? ", id " : "",
+			       dev->id ? dev->id : "", dev->bus ? dev->bus->name : "no bus");
 	}
 }
 

@@ -1,4 +1,7 @@
-/* The human monitor: line editing, finding commands, printing. The commands themselves are in commands.c. */
+/*
+ * The human monitor: line editing, finding commands, printing. The commands themselves are in
+ * commands.c.
+ */
 #include "vmm/monitor/monitor.h"
 #include "vmm/chardev.h"
 #include "vmm/machine.h"
@@ -85,7 +88,8 @@ static void help(struct monitor *mon)
 
 	for (i = 0; i < table_count; i++)
 		for (c = tables[i]; c->name; c++)
-			monitor_printf(mon, "%s%s%s -- %s\n", c->name, *c->arguments ? " " : "", c->arguments, c->help);
+			monitor_printf(mon, "%s%s%s -- %s\n", c->name, *c->arguments ? " " : "",
+				       c->arguments, c->help);
 	monitor_printf(mon, "help -- this list\n");
 }
 
@@ -267,8 +271,10 @@ int monitor_create(struct machine *m, const char *id, struct error *err)
 	int r;
 
 	mon->machine = m;
-	mon->front = (struct chardev_front){ .can_receive = monitor_can_receive, .receive = monitor_receive,
-					     .event = monitor_event, .writable = monitor_writable };
+	mon->front = (struct chardev_front){ .can_receive = monitor_can_receive,
+					     .receive = monitor_receive,
+					     .event = monitor_event,
+					     .writable = monitor_writable };
 	r = chardev_attach(m, id, &mon->front, err);
 	if (r < 0) {
 		free(mon);

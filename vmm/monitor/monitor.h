@@ -1,5 +1,6 @@
 /*
- * The human monitor: a prompt on a character device (`-monitor stdio`, Ctrl-A C), with commands by QEMU's names.
+ * The human monitor: a prompt on a character device (`-monitor stdio`, Ctrl-A C), with commands by
+ * QEMU's names.
  *
  *	static const struct monitor_command block_commands[] = {
  *		{ "info block", "", "the drives", info_block },
@@ -24,16 +25,17 @@ struct monitor_command {
 
 /** @commands ends with an empty entry. */
 void monitor_register(const struct monitor_command *commands);
-#define MONITOR_REGISTER(c)                                                                                            \
-	__attribute__((constructor)) static void register_##c(void)                                                    \
-	{                                                                                                              \
-		monitor_register(c);                                                                                   \
+#define MONITOR_REGISTER(c)                                         \
+	__attribute__((constructor)) static void register_##c(void) \
+	{                                                           \
+		monitor_register(c);                                \
 	}
 
 /** A monitor on chardev @id. */
 int monitor_create(struct machine *m, const char *id, struct error *err);
 void monitor_destroy_all(struct machine *m);
 
-__attribute__((format(printf, 2, 3))) void monitor_printf(struct monitor *mon, const char *fmt, ...);
+__attribute__((format(printf, 2, 3))) void monitor_printf(struct monitor *mon, const char *fmt,
+							  ...);
 
 #endif
