@@ -111,6 +111,14 @@ class Guest:
                     continue
                 raise Lost("the monitor ended (status %s) without %r" % (self.wait(10), pattern))
 
+    def says(self, pattern, timeout):
+        """Whether the console says @pattern within @timeout seconds; nothing is lost when it does not."""
+        end = time.monotonic() + timeout
+        while not re.search(pattern, self.text[self.seen:], re.M):
+            if time.monotonic() >= end or not self.read(0.2):
+                return False
+        return True
+
     def send(self, text):
         data = text.encode()
         while data:

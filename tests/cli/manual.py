@@ -32,7 +32,7 @@ def main():
     with open(os.path.join(ROOT, "meson.build"), encoding="utf-8") as f:
         version = re.search(r"version: '([^']+)'", f.read()).group(1)
     tap.ok(done.returncode == 0 and version in done.stdout, "-version says %s" % version)
-    for what in ("-device", "-machine", "-cpu"):
+    for what in ("-device", "-cpu", "-chardev"):
         done = run(what, "help")
         tap.ok(done.returncode == 0 and len(done.stdout.splitlines()) > 1, "%s help lists what there is" % what)
     done = run("-device", "virtio-blk-pci,help")
