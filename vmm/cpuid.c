@@ -14,10 +14,12 @@
 
 enum { EAX, EBX, ECX, EDX };
 
+/* A struct kvm_cpuid2 with room. */
 struct cpuid {
-	struct kvm_cpuid2 head;
+	u32 nent, padding;
 	struct kvm_cpuid_entry2 entries[LEAVES_MAX];
 };
+static_assert(offsetof(struct cpuid, entries) == sizeof(struct kvm_cpuid2), "what KVM takes");
 
 static u32 *reg_of(struct kvm_cpuid_entry2 *e, unsigned reg)
 {
@@ -33,7 +35,7 @@ static struct kvm_cpuid_entry2 *find(struct cpuid *c, u32 leaf, u32 index)
 {
 	u32 i;
 
-	for (i = 0; i < c->head.nent; i++)
+	for (i = 0; i < c->nent; i++)
 		if (c->entries[i].function == leaf &&
 		    (!(c->entries[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) ||
 		     c->entries[i].index == index))
@@ -45,9 +47,9 @@ static struct kvm_cpuid_entry2 *add(struct cpuid *c, u32 leaf, u32 index)
 {
 	struct kvm_cpuid_entry2 *e;
 
-	if (c->head.nent == LEAVES_MAX)
+	if (c->nent == LEAVES_MAX)
 		return NULL;
-	e = &c->entries[c->head.nent++];
+	e = &c->entries[c->nent++];
 	*e = (struct kvm_cpuid_entry2){ .function = leaf,
 					.index = index,
 					.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX };
@@ -58,10 +60,10 @@ static void drop(struct cpuid *c, u32 leaf)
 {
 	u32 i, n = 0;
 
-	for (i = 0; i < c->head.nent; i++)
+	for (i = 0; i < c->nent; i++)
 		if (c->entries[i].function != leaf)
 			c->entries[n++] = c->entries[i];
-	c->head.nent = n;
+	c->nent = n;
 }
 
 static unsigned bits_for(u32 count)
@@ -188,7 +190,7 @@ int cpuid_prepare(struct machine *m, struct error *err)
 				 cpu);
 	rest = cpu[len] ? cpu + len + 1 : "";
 	c = xzalloc(sizeof(*c));
-	c->head.nent = LEAVES_MAX;
+	c->nent = LEAVES_MAX;
 	m->cpuid = c;
 	r = accel_ioctl(m, m->kvm_fd, KVM_GET_SUPPORTED_CPUID, c);
 	if (r < 0)

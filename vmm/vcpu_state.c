@@ -25,6 +25,13 @@ static int get(struct vcpu *vcpu, const char *what, unsigned long request, void 
 }
 #define CALL(request, argument) get(vcpu, #request, request, argument, err)
 
+/* A struct kvm_msrs of one. */
+struct one_msr {
+	u32 nmsrs, pad;
+	struct kvm_msr_entry entry;
+};
+static_assert(offsetof(struct one_msr, entry) == sizeof(struct kvm_msrs), "what KVM takes");
+
 /* Which MSRs there are is the accelerator's to say. */
 static struct kvm_msr_list *msr_list(struct machine *m)
 {
@@ -52,17 +59,14 @@ static bool time_msr(u32 index)
 static void save_msrs(struct vcpu *vcpu, struct vcpu_state *s)
 {
 	struct kvm_msr_list *list = msr_list(vcpu->machine);
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one;
+	struct one_msr one = { .nmsrs = 0 };
 	u32 i;
 
 	s->msrs = xzalloc(sizeof(*s->msrs) + list->nmsrs * sizeof(s->msrs->entries[0]));
 	for (i = 0; i < list->nmsrs; i++) {
 		if (time_msr(list->indices[i]))
 			continue;
-		one.head = (struct kvm_msrs){ .nmsrs = 1 };
+		one.nmsrs = 1;
 		one.entry = (struct kvm_msr_entry){ .index = list->indices[i] };
 		if (accel_ioctl(vcpu->machine, vcpu->fd, KVM_GET_MSRS, &one) == 1)
 			s->msrs->entries[s->msrs->nmsrs++] = one.entry;
@@ -72,15 +76,12 @@ static void save_msrs(struct vcpu *vcpu, struct vcpu_state *s)
 
 static void load_msrs(struct vcpu *vcpu, const struct vcpu_state *s)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one;
+	struct one_msr one = { .nmsrs = 0 };
 	u32 i;
 
 	/* Some are read-only; those cannot have changed either. */
 	for (i = 0; i < s->msrs->nmsrs; i++) {
-		one.head = (struct kvm_msrs){ .nmsrs = 1 };
+		one.nmsrs = 1;
 		one.entry = s->msrs->entries[i];
 		accel_ioctl(vcpu->machine, vcpu->fd, KVM_SET_MSRS, &one);
 	}

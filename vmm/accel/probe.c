@@ -44,6 +44,8 @@
 #define LOOP_MAX_NS (100 * 1000000ll)
 #define ALL_MAX_S   3
 
+#define CPUID_LEAVES 256
+
 #define CS_KERNEL 0x08
 #define CS_USER	  0x23 /* syscall's layout: user data 0x18, user code 0x20 */
 
@@ -145,10 +147,7 @@ static int failed(struct error *err, int code, const char *what)
 static int create(struct probe *p, struct error *err)
 {
 	struct kvm_userspace_memory_region region = { .memory_size = PROBE_SIZE };
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[256];
-	} * cpuid;
+	struct kvm_cpuid2 *cpuid;
 	int r;
 
 	p->kvm = p->a->open();
@@ -183,8 +182,8 @@ static int create(struct probe *p, struct error *err)
 		p->run = NULL;
 		return failed(err, -errno, "mapping kvm_run");
 	}
-	cpuid = xzalloc(sizeof(*cpuid));
-	cpuid->head.nent = 256;
+	cpuid = xzalloc(sizeof(*cpuid) + CPUID_LEAVES * sizeof(cpuid->entries[0]));
+	cpuid->nent = CPUID_LEAVES;
 	r = call(p, p->kvm, KVM_GET_SUPPORTED_CPUID, cpuid);
 	if (r >= 0)
 		r = call(p, p->vcpu, KVM_SET_CPUID2, cpuid);
