@@ -91,6 +91,7 @@ struct vcpu_io {
 	struct io_fragment pending_read;		/* the one the client is answering */
 	bool read_pending, write_pending;		/* what run->mmio or run->io asks for now */
 	bool for_event;					/* the read is the delivery of an event's, not an instruction's */
+	bool in_core;					/* vcpu_emulate() runs: what it reads is the instruction's */
 	u8 exit; /* enum exit_reason that an op which returned X86_EXIT asks for; EXIT_NONE: none */
 	s16 error; /* -errno of KVM_RUN, with EXIT_USER */
 	u64 pending_dr6; /* debug traps of an instruction that went to the client first: they follow its answer */

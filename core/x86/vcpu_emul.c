@@ -75,7 +75,8 @@ static enum x86_result client_read(struct vcpu *vcpu, enum io_space kind, u64 ad
 	io->key = key;
 	io->pending_read = (struct io_fragment){ .addr = addr, .len = len, .kind = kind };
 	io->read_pending = true;
-	io->for_event = vcpu->events.exception.injected || vcpu->events.interrupt.injected || vcpu->events.nmi.injected;
+	io->for_event = !io->in_core && (vcpu->events.exception.injected || vcpu->events.interrupt.injected ||
+					 vcpu->events.nmi.injected);
 	return X86_RETRY;
 }
 
@@ -774,7 +775,9 @@ void vcpu_emulate(struct vcpu *vcpu, struct engine_exit *exit)
 	vcpu->vm->engine->state_sync(vcpu, REGS_ALL);
 	vcpu->stats->insn_emulation++;
 	vcpu->debug_hits = 0;
+	vcpu->io.in_core = true;
 	r = vcpu_insn_done(vcpu, emul_step(&vcpu->emul));
+	vcpu->io.in_core = false;
 	vcpu->regs_dirty |= REGS_GPR | REGS_RIP | REGS_SEG;
 	vcpu_emul_exit(vcpu, r, exit);
 	dr6 = vcpu->debug_hits | (vcpu->emul.tf_at_start || debug_client_steps(vcpu) ? DR6_BS : 0);
