@@ -9,6 +9,8 @@
 #include "vmm/machine.h"
 #include <time.h>
 
+#define YEAR_2200 7258118400ll /* in seconds since 1970 */
+
 #define RTC_IRQ 8
 #define CMOS	128
 #define UIP_NS	244000ll /* the update is announced this long before (data sheet, figure 20) */
@@ -139,8 +141,11 @@ static void store_time(struct rtc *s, s64 fraction)
 				 decode(s, s->cmos[REG_CENTURY]) * 100) -
 			   1900,
 	};
-	s64 now = timegm(&tm) * NS_PER_SEC + fraction;
+	s64 seconds = timegm(&tm), now;
 
+	/* Registers can hold a year of 16,000; nanoseconds reach to 2262. */
+	seconds = MAX(MIN(seconds, YEAR_2200), 0);
+	now = seconds * NS_PER_SEC + fraction;
 	s->frozen = now;
 	s->offset = now - host_ns();
 }
