@@ -3,7 +3,7 @@
 	tests/clients/qemu.py q35 split        one machine type and one place of the interrupt chips
 	QEMU_ACCEL=tcg tests/clients/qemu.py pc on    the reference: what fails there is the test's fault
 
-SeaBIOS (qboot on microvm) starts the test guest's kernel on two CPUs; then stop and cont, savevm and loadvm, and
+SeaBIOS (qboot on microvm) starts the test guest's kernel on two CPUs (one without chips in the kernel, see cpus()); then stop and cont, savevm and loadvm, and
 system_reset are tried on the running guest, and the guest powers itself off.
 """
 import json
@@ -56,6 +56,12 @@ class Qmp:
         return self("human-monitor-command", **{"command-line": line}).strip()
 
 
+def cpus(machine, chips):
+    """With its APICs in user space QEMU 7.2 loses itself when it starts a second CPU, on Linux's own KVM just so: the
+    AP's thread spins on a SIPI that it never takes back, with QEMU's lock held, at SeaBIOS's handle_smp."""
+    return 1 if chips == "off" else 2
+
+
 def command(machine, chips, folder):
     """QEMU's command line, and its environment."""
     image = os.path.join(folder, "state.qcow2")
@@ -66,7 +72,7 @@ def command(machine, chips, folder):
     else:
         accel = ["-machine", "%s,kernel-irqchip=%s" % (machine, chips), "-accel", "kvm", "-cpu", "host"]
         prefix = ["env", "LD_PRELOAD=" + os.path.join(BUILD, "libtrine-preload.so")]
-    return [*prefix, "qemu-system-x86_64", *accel, "-nodefaults", "-no-user-config", "-smp", "2", "-m", "256M",
+    return [*prefix, "qemu-system-x86_64", *accel, "-nodefaults", "-no-user-config", "-smp", str(cpus(machine, chips)), "-m", "256M",
             *kernel_options(), "-display", "none", "-serial", "stdio",
             "-qmp", "unix:%s,server=on,wait=off" % os.path.join(folder, "qmp"),
             "-drive", "if=none,id=state,format=qcow2,file=" + image]
@@ -79,6 +85,7 @@ class Session:
         self.qmp = None
         self.path = os.path.join(folder, "qmp")
         self.serial = 0
+        self.cpus = cpus(machine, chips)
 
     def ask(self, line, timeout=STEP_SECONDS):
         """Types a command into the guest's shell; what it printed."""
@@ -90,13 +97,14 @@ class Session:
         return self.guest.text[start:self.guest.seen]
 
     def boots(self):
-        self.guest.expect(r"Linux \S+, 2 CPU", BOOT_SECONDS)
+        self.guest.expect(r"Linux \S+, %d CPU" % self.cpus, BOOT_SECONDS)
         self.guest.expect(r"# ", STEP_SECONDS)
         return True
 
     def cpus(self):
-        out = self.ask("taskset 1 cat /proc/self/stat >/dev/null && taskset 2 cat /proc/self/stat >/dev/null && echo both")
-        return re.search(r"^both$", out, re.M) is not None
+        runs = ["taskset %d cat /proc/self/stat >/dev/null" % (1 << n) for n in range(self.cpus)]
+        out = self.ask(" && ".join(runs + ["echo all"]))
+        return re.search(r"^all$", out, re.M) is not None
 
     def stops(self):
         self.ask("(while :; do echo tick; usleep 100000; done) & true")
@@ -140,7 +148,8 @@ class Session:
 def main():
     machine, chips = sys.argv[1:3]
     tap = Tap()
-    steps = [("boots", "SeaBIOS and the kernel reach init on 2 CPUs"), ("cpus", "both CPUs run programs"),
+    steps = [("boots", "SeaBIOS and the kernel reach init on %d CPU" % cpus(machine, chips)),
+             ("cpus", "each CPU runs programs"),
              ("stops", "stop halts the guest and cont resumes it"),
              ("saves", "loadvm brings back what savevm saved"),
              ("resets", "system_reset boots again"), ("ends", "poweroff ends QEMU with status 0")]
