@@ -72,8 +72,8 @@ def command(machine, chips, folder):
     else:
         accel = ["-machine", "%s,kernel-irqchip=%s" % (machine, chips), "-accel", "kvm", "-cpu", "host"]
         prefix = ["env", "LD_PRELOAD=" + os.path.join(BUILD, "libtrine-preload.so")]
-    return [*prefix, "qemu-system-x86_64", *accel, "-nodefaults", "-no-user-config", "-smp", str(cpus(machine, chips)), "-m", "256M",
-            *kernel_options(), "-display", "none", "-serial", "stdio",
+    return [*prefix, "qemu-system-x86_64", *accel, "-nodefaults", "-no-user-config", "-smp",
+            str(cpus(machine, chips)), "-m", "256M", *kernel_options(), "-display", "none", "-serial", "stdio",
             "-qmp", "unix:%s,server=on,wait=off" % os.path.join(folder, "qmp"),
             "-drive", "if=none,id=state,format=qcow2,file=" + image]
 
@@ -85,7 +85,7 @@ class Session:
         self.qmp = None
         self.path = os.path.join(folder, "qmp")
         self.serial = 0
-        self.cpus = cpus(machine, chips)
+        self.nr_cpus = cpus(machine, chips)
 
     def ask(self, line, timeout=STEP_SECONDS):
         """Types a command into the guest's shell; what it printed."""
@@ -97,12 +97,12 @@ class Session:
         return self.guest.text[start:self.guest.seen]
 
     def boots(self):
-        self.guest.expect(r"Linux \S+, %d CPU" % self.cpus, BOOT_SECONDS)
+        self.guest.expect(r"Linux \S+, %d CPU" % self.nr_cpus, BOOT_SECONDS)
         self.guest.expect(r"# ", STEP_SECONDS)
         return True
 
     def cpus(self):
-        runs = ["taskset %d cat /proc/self/stat >/dev/null" % (1 << n) for n in range(self.cpus)]
+        runs = ["taskset %d cat /proc/self/stat >/dev/null" % (1 << n) for n in range(self.nr_cpus)]
         out = self.ask(" && ".join(runs + ["echo all"]))
         return re.search(r"^all$", out, re.M) is not None
 
