@@ -28,6 +28,21 @@ void io_device_unregister(struct vm *vm, enum io_space space, struct io_device *
 	vm_synchronize(vm);
 }
 
+void io_devices_destroy(struct vm *vm)
+{
+	unsigned space;
+
+	for (space = 0; space < IO_SPACES; space++) {
+		while (vm->io[space]) {
+			struct io_device *dev = vm->io[space];
+
+			vm->io[space] = dev->next;
+			if (dev->ops->destroy)
+				dev->ops->destroy(dev);
+		}
+	}
+}
+
 /* A device of length 0 takes accesses of any length at its address. */
 static bool covers(const struct io_device *dev, u64 addr, unsigned len)
 {

@@ -39,6 +39,7 @@ int core_check_extension(struct vm *vm, u64 cap)
 	case KVM_CAP_READONLY_MEM:
 	case KVM_CAP_INTERNAL_ERROR_DATA:
 	case KVM_CAP_CHECK_EXTENSION_VM:
+	case KVM_CAP_ENABLE_CAP:
 	case KVM_CAP_ENABLE_CAP_VM:
 	case KVM_CAP_IMMEDIATE_EXIT:
 	case KVM_CAP_COALESCED_PIO:
@@ -103,6 +104,7 @@ static void destroy(struct vm *vm)
 	unsigned i;
 
 	vm_irqfds_destroy(vm);
+	io_devices_destroy(vm);
 	for (i = 0; i < vm->nr_vcpus; i++)
 		vcpu_destroy(vm->vcpus[i]);
 	vm->nr_vcpus = 0;

@@ -170,6 +170,8 @@ static inline bool memslot_logs_dirty(const struct memslot *slot)
 /* ---- io.c: in-kernel devices ------------------------------------------------------------------------------------ */
 int io_device_register(struct vm *vm, enum io_space space, struct io_device *dev);	/* takes slots_lock */
 void io_device_unregister(struct vm *vm, enum io_space space, struct io_device *dev);
+/** The VM goes: takes every device off its bus and tells it so, before those that embed them are freed. */
+void io_devices_destroy(struct vm *vm);
 /** 0, or -EOPNOTSUPP when the client has to answer. In an srcu section. */
 int io_read(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, void *buf);
 int io_write(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, const void *buf);
