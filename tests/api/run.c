@@ -148,20 +148,18 @@ static void immediate_exit(void)
 	guest_done(&g);
 }
 
-static volatile sig_atomic_t handled, handled_in_run;
-static volatile bool in_run;
+static volatile sig_atomic_t handled;
 
 static void on_signal(int sig)
 {
 	(void)sig;
 	handled++;
-	handled_in_run += in_run;
 }
 
 struct poker {
 	pthread_t target;
 	int signal;
-	volatile bool stop;
+	bool stop;
 };
 
 /* Signals until it is told that one has arrived: the first may come before KVM_RUN. */
@@ -170,7 +168,7 @@ static void *poke(void *arg)
 	struct poker *p = arg;
 	struct timespec pause = { .tv_nsec = 20000000 };
 
-	while (!p->stop) {
+	while (!__atomic_load_n(&p->stop, __ATOMIC_SEQ_CST)) {
 		nanosleep(&pause, NULL);
 		pthread_kill(p->target, p->signal);
 	}
@@ -193,7 +191,7 @@ static void interrupted(const char *what, const uint8_t *code, size_t len)
 	pthread_create(&thread, NULL, poke, &p);
 	r = api.ioctl(g.vcpu, KVM_RUN, 0UL);
 	error = errno;
-	p.stop = true;
+	__atomic_store_n(&p.stop, true, __ATOMIC_SEQ_CST);
 	pthread_join(thread, NULL);
 	tap_ok(r == -1 && error == EINTR, "a signal ends KVM_RUN in %s", what);
 	equals(g.run->exit_reason, KVM_EXIT_INTR, "the exit reason says so");
@@ -397,7 +395,7 @@ static void ring_full(void)
 		pthread_create(&thread, NULL, poke, &p);
 		r = api.ioctl(g.vcpu, KVM_RUN, 0UL);
 		r = r ? 0 : (int)g.run->exit_reason;
-		p.stop = true;
+		__atomic_store_n(&p.stop, true, __ATOMIC_SEQ_CST);
 		pthread_join(thread, NULL);
 		sigaction(SIGUSR1, &old, NULL);
 		/* Makes every page clean without emptying the ring: the slot is logged anew. */

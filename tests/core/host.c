@@ -320,7 +320,7 @@ static bool hears(struct test_listener *t, int times)
 
 	for (i = 0; i < 5000 && __atomic_load_n(&t->heard, __ATOMIC_SEQ_CST) < times; i++)
 		nap(1);
-	return t->heard == times;
+	return __atomic_load_n(&t->heard, __ATOMIC_SEQ_CST) == times;
 }
 
 static void eventfds(void)
