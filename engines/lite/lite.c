@@ -8,13 +8,20 @@
 #include "core/x86/debug.h"
 #include "engines/lite/exec.h"
 
+static void lite_init(void)
+{
+	lite_fault_init();
+	lite_emul_ops_init();
+}
+
 static int lite_vm_init(struct vm *vm)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct lite_vm *lvm = to_lite_vm(vm);
 	int err;
 
-	lite_fault_init();
-	lite_emul_ops_init();
+	/* VMs may be made by several threads at once. */
+	pthread_once(&once, lite_init);
 	err = lite_code_init(lvm);
 	if (err)
 		return err;
