@@ -3,8 +3,8 @@
 	tests/clients/qemu.py q35 split        one machine type and one place of the interrupt chips
 	QEMU_ACCEL=tcg tests/clients/qemu.py pc on    the reference: what fails there is the test's fault
 
-SeaBIOS (qboot on microvm) starts the test guest's kernel on two CPUs (one without chips in the kernel, see cpus()); then stop and cont, savevm and loadvm, and
-system_reset are tried on the running guest, and the guest powers itself off.
+SeaBIOS (qboot on microvm) starts the test guest's kernel on two CPUs (on one without chips in the kernel, see cpus());
+then stop and cont, savevm and loadvm, and system_reset are tried on the running guest, and the guest powers itself off.
 """
 import json
 import os
@@ -57,8 +57,9 @@ class Qmp:
 
 
 def cpus(machine, chips):
-    """With its APICs in user space QEMU 7.2 loses itself when it starts a second CPU, on Linux's own KVM just so: the
-    AP's thread spins on a SIPI that it never takes back, with QEMU's lock held, at SeaBIOS's handle_smp."""
+    """With its APICs in user space Debian's QEMU (7.2.22) hangs when it starts a second CPU, on Linux's own KVM at the same
+    place, SeaBIOS's handle_smp: CPU_INTERRUPT_SIPI is only taken back for TCG, so the thread of an AP that halts goes
+    round in QEMU itself, without KVM_RUN and with QEMU's lock held."""
     return 1 if chips == "off" else 2
 
 
