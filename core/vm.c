@@ -104,6 +104,7 @@ static void destroy(struct vm *vm)
 	unsigned i;
 
 	vm_irqfds_destroy(vm);
+	vm_ioeventfds_destroy(vm);
 	io_devices_destroy(vm);
 	for (i = 0; i < vm->nr_vcpus; i++)
 		vcpu_destroy(vm->vcpus[i]);
