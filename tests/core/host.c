@@ -144,7 +144,6 @@ struct srcu_test {
 static void *srcu_reader(void *arg)
 {
 	struct srcu_test *t = arg;
-	long reads = 0;
 
 	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
 		int outer = host_srcu_read_lock(&t->srcu), inner = host_srcu_read_lock(&t->srcu);
@@ -154,16 +153,15 @@ static void *srcu_reader(void *arg)
 		if (__atomic_load_n(p, __ATOMIC_RELAXED) != 42)
 			__atomic_fetch_add(&t->bad, 1, __ATOMIC_RELAXED);
 		host_srcu_read_unlock(&t->srcu, outer);
-		reads++;
+		__atomic_fetch_add(&t->reads, 1, __ATOMIC_RELAXED);
 	}
-	__atomic_fetch_add(&t->reads, reads, __ATOMIC_RELAXED);
 	return NULL;
 }
 
 static void srcu(void)
 {
 	struct srcu_test t = { 0 };
-	static u64 pool[2000];
+	static u64 pool[300];
 	pthread_t reader[3];
 	unsigned i;
 
@@ -172,6 +170,8 @@ static void srcu(void)
 	t.value = &pool[0];
 	for (i = 0; i < ARRAY_SIZE(reader); i++)
 		pthread_create(&reader[i], NULL, srcu_reader, &t);
+	while (!__atomic_load_n(&t.reads, __ATOMIC_RELAXED))
+		nap(1);
 	for (i = 1; i < ARRAY_SIZE(pool); i++) {
 		u64 *old = t.value;
 
