@@ -163,7 +163,7 @@ struct vcpu {
 	u64 tsc_ratio;	/* 32.32 fixed point guest/host, 1 << 32 when equal */
 	/* Paravirtual (SDM has none: the KVM API document, x86 MSRs) */
 	u64 kvmclock_msr, wall_clock_msr, steal_msr, async_pf_msr, async_pf_int_msr, pv_eoi_msr, poll_control;
-	u64 steal_last_ns;
+	u64 steal_last_ns, steal_checked_ns; /* (v) run delay accounted for; when it was last looked at */
 	u32 clock_version;	/* of the kvmclock page, even */
 	bool clock_guest_stopped;	/* KVM_KVMCLOCK_CTRL: tell the guest at the next update */
 
@@ -306,6 +306,9 @@ bool vcpu_has_feature(const struct vcpu *vcpu, u32 feature);
 u64 vcpu_read_tsc(struct vcpu *vcpu);
 u64 vm_kvmclock_ns(struct vm *vm);
 void vcpu_clock_update(struct vcpu *vcpu);
+/** The guest (or the client) gave the page of MSR_KVM_STEAL_TIME: time is counted from here on. */
+void vcpu_steal_begin(struct vcpu *vcpu);
+/** Brings the page up to date; cheap when little time has passed. */
 void vcpu_steal_update(struct vcpu *vcpu);
 /* vcpu_emul.c: the emulator's ops on a real vCPU (walks page tables at every access), reusable one by one by lite */
 extern const struct emul_ops vcpu_emul_ops;

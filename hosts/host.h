@@ -69,6 +69,9 @@ u64 host_realtime_ns(void);
 /** Frequency of the host's TSC in kHz, 0 when it is not usable as a clock. */
 u32 host_tsc_khz(void);
 
+/** Nanoseconds, since it began, in which the calling thread could have run but others had the CPU. 0: the host does not say. */
+u64 host_run_delay_ns(void);
+
 static inline u64 host_rdtsc(void)
 {
 	u32 lo, hi;

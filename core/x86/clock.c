@@ -251,22 +251,44 @@ void clock_write_wall(struct vcpu *vcpu, u64 gpa)
 	vm_write_guest(vm, vcpu, vcpu_as_id(vcpu), gpa, &version, sizeof(version));
 }
 
-/*
- * The page's format is kept up so that a guest which was saved elsewhere with the feature finds it; nothing is counted as
- * stolen, which is why the feature itself is not offered.
- */
+#define STEAL_INTERVAL_NS 4000000 /* a tick of the guest's: finer would cost more than it tells */
+
+void vcpu_steal_begin(struct vcpu *vcpu)
+{
+	vcpu->steal_last_ns = host_run_delay_ns();
+	vcpu->steal_checked_ns = 0;
+	vcpu_set_request(vcpu, REQ_STEAL_UPDATE);
+}
+
+/* Adds what the host's other threads took of this one's time. An odd version tells a reader that the rest is in motion. */
 void vcpu_steal_update(struct vcpu *vcpu)
 {
-	u64 gpa = vcpu->steal_msr & KVM_STEAL_VALID_BITS;
+	u64 gpa = vcpu->steal_msr & KVM_STEAL_VALID_BITS, delay, now;
+	unsigned as_id = vcpu_as_id(vcpu);
 	struct kvm_steal_time st;
 
 	if (!(vcpu->steal_msr & KVM_MSR_ENABLED))
 		return;
-	if (vm_read_guest(vcpu->vm, vcpu_as_id(vcpu), gpa, &st, sizeof(st)))
+	now = host_now_ns();
+	if (now - vcpu->steal_checked_ns < STEAL_INTERVAL_NS)
 		return;
-	st.version = (st.version + 2) & ~1U;
+	vcpu->steal_checked_ns = now;
+	if (vm_read_guest(vcpu->vm, as_id, gpa, &st, sizeof(st)))
+		return;
+	delay = host_run_delay_ns();
+	/* Another thread than before runs the vCPU: it brings no debt */
+	if (delay < vcpu->steal_last_ns)
+		vcpu->steal_last_ns = delay;
+	st.steal += delay - vcpu->steal_last_ns;
+	vcpu->steal_last_ns = delay;
 	st.preempted = 0;
-	vm_write_guest(vcpu->vm, vcpu, vcpu_as_id(vcpu), gpa, &st, sizeof(st));
+	st.version |= 1;
+	if (vm_write_guest(vcpu->vm, vcpu, as_id, gpa, &st, sizeof(st)))
+		return;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	st.version++;
+	vm_write_guest(vcpu->vm, vcpu, as_id, gpa + offsetof(struct kvm_steal_time, version), &st.version,
+		       sizeof(st.version));
 }
 
 int clock_guest_paused(struct vcpu *vcpu)

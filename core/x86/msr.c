@@ -375,7 +375,7 @@ static enum x86_result set_steal(struct vcpu *vcpu, u32 index, u64 value, bool f
 		return X86_FAULT;
 	vcpu->steal_msr = value;
 	if (value & KVM_MSR_ENABLED)
-		vcpu_set_request(vcpu, REQ_STEAL_UPDATE);
+		vcpu_steal_begin(vcpu);
 	return X86_CONTINUE;
 }
 

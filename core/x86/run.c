@@ -263,6 +263,8 @@ static int enter(struct vcpu *vcpu)
 
 	if (r <= 0 || vcpu->mp_state != KVM_MP_STATE_RUNNABLE)
 		return r;
+	if (vcpu->steal_msr)
+		vcpu_steal_update(vcpu);
 	vcpu->request_irq_window = client_wants_window(vcpu) && accepts_client_interrupt(vcpu);
 	if (vcpu->request_irq_window && ready_for_client_interrupt(vcpu)) {
 		vcpu->stats->request_irq_exits++;

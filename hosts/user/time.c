@@ -1,6 +1,9 @@
 /* Clocks. */
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "hosts/host.h"
 
@@ -20,6 +23,22 @@ u64 host_now_ns(void)
 u64 host_realtime_ns(void)
 {
 	return read_clock(CLOCK_REALTIME);
+}
+
+/* The second number of /proc/PID/task/TID/schedstat. Opened each time: vCPU threads come and go with their descriptors. */
+u64 host_run_delay_ns(void)
+{
+	unsigned long long delay = 0;
+	char text[80];
+	ssize_t n;
+	long fd = syscall(SYS_openat, AT_FDCWD, "/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	n = syscall(SYS_read, fd, text, sizeof(text) - 1);
+	syscall(SYS_close, fd);
+	text[n > 0 ? n : 0] = 0;
+	return sscanf(text, "%*u %llu", &delay) == 1 ? delay : 0;
 }
 
 /* Linux itself trusts the TSC as a clock only after it has watched it, across all CPUs: it is listed then. */

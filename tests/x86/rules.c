@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <asm/kvm_para.h>
+
 #include "core/x86/cpuid.h"
 #include "core/x86/fpu.h"
 #include "core/x86/msr.h"
@@ -356,10 +358,34 @@ static void fpu_image(void)
 	free(y);
 }
 
+/* struct kvm_steal_time: steal, version, flags; the KVM API document's MSR_KVM_STEAL_TIME. */
+static void steal_time(void)
+{
+	static const u64 page = 0x3000;
+	int idx = host_srcu_read_lock(&m.vm->srcu);
+
+	put64(&m, page, 5);
+	put32(&m, page + 8, 0);
+	tap_ok(vcpu_set_msr(m.vcpu, MSR_KVM_STEAL_TIME, page | 3, true) == X86_FAULT, "steal time: reserved bits are #GP");
+	tap_ok(vcpu_set_msr(m.vcpu, MSR_KVM_STEAL_TIME, page | 1, true) == X86_CONTINUE, "steal time: its page is taken");
+	m.vcpu->steal_last_ns = 0;
+	vcpu_steal_update(m.vcpu);
+	tap_ok(get64(&m, page) == 5 + m.vcpu->steal_last_ns, "steal time: this thread's run delay is added");
+	tap_ok(get32(&m, page + 8) == 2, "steal time: the version is even again");
+	vcpu_steal_update(m.vcpu);
+	tap_ok(get32(&m, page + 8) == 2, "steal time: not looked at again so soon");
+	tap_ok(vcpu_set_msr(m.vcpu, MSR_KVM_STEAL_TIME, 0, true) == X86_CONTINUE, "steal time: is switched off");
+	m.vcpu->steal_checked_ns = 0;
+	vcpu_steal_update(m.vcpu);
+	tap_ok(get32(&m, page + 8) == 2, "steal time: and the page is left alone");
+	host_srcu_read_unlock(&m.vm->srcu, idx);
+}
+
 int main(void)
 {
 	tap_begin();
 	machine_init(&m, 1, false);
+	steal_time();
 	cr_table();
 	flushes();
 	long_mode_switch();
