@@ -285,7 +285,7 @@ void host_file_forget(int fd)
 {
 	struct open_object **p = place(fd, false), *o;
 
-	if (!p || !*p || !table_is_ours())
+	if (!p || !__atomic_load_n(p, __ATOMIC_ACQUIRE) || !table_is_ours())
 		return;
 	o = __atomic_exchange_n(p, NULL, __ATOMIC_ACQ_REL);
 	if (o)
