@@ -91,7 +91,7 @@ static bool try_get(struct open_object *o)
 /* A duplicate that nobody told us of. */
 static struct open_object *find_by_inode(int fd)
 {
-	struct open_object *o, **p;
+	struct open_object *o, *before, **p;
 	struct stat st;
 
 	if (!__atomic_load_n(&all, __ATOMIC_ACQUIRE) || host_fd_hidden(fd) || fstat(fd, &st) || !st.st_ino)
@@ -103,11 +103,11 @@ static struct open_object *find_by_inode(int fd)
 	pthread_mutex_unlock(&lock);
 	p = o ? place(fd, true) : NULL;
 	if (p) {
+		/* One reference for the table, one for the caller: another thread may change the place again at once. */
 		__atomic_fetch_add(&o->users, 1, __ATOMIC_RELAXED);
-		o = __atomic_exchange_n(p, o, __ATOMIC_ACQ_REL);
-		if (o)
-			put(o);
-		o = *p;
+		before = __atomic_exchange_n(p, o, __ATOMIC_ACQ_REL);
+		if (before)
+			put(before);
 	}
 	return o;
 }
