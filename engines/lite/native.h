@@ -3,6 +3,7 @@
 #define ENGINES_LITE_NATIVE_H
 
 #include "engines/lite/exec.h"
+#include "engines/lite/stub_room.h"
 
 /* One instruction's stub and how it is to be called. */
 struct lite_native {
@@ -14,15 +15,6 @@ struct lite_native {
 	u8 reg, rm; /* guest registers that are RCX and RDX in the stub */
 	bool fip, out_ax, out_reg, out_rm, flags_in, flags_out;
 };
-
-/* Memory for stubs, mapped twice. */
-struct lite_stub_room {
-	u8 *rw;
-	const u8 *rx;
-	size_t size;
-};
-int lite_stub_room_make(struct lite_stub_room *room, size_t size);
-void lite_stub_room_free(struct lite_stub_room *room);
 
 /* What a stub ended with: R8. */
 enum { LITE_STUB_OK, LITE_STUB_FPE, LITE_STUB_UD };

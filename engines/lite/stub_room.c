@@ -5,17 +5,9 @@
 #include <signal.h>
 #include <ucontext.h>
 
+#include "engines/lite/stub_room.h"
 #include "hosts/user/sigaction.h"
 #include "hosts/user/sys.h"
-
-/* As in native.h. */
-struct lite_stub_room {
-	u8 *rw;
-	const u8 *rx;
-	size_t size;
-};
-int lite_stub_room_make(struct lite_stub_room *room, size_t size);
-void lite_stub_room_free(struct lite_stub_room *room);
 
 #define MAX_ROOMS 64
 static struct {

@@ -35,7 +35,8 @@ int irq_deliver(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq)
 
 	if (irq->shorthand == 1)
 		return lapic_accept(src->lapic, irq);
-	if (!irq->shorthand && (irq->delivery_mode == 1 || (irq->redirect_hint && irq->logical && irq->delivery_mode == 0))) {
+	if (!irq->shorthand && (irq->delivery_mode == APIC_DM_LOWEST ||
+				(irq->redirect_hint && irq->logical && irq->delivery_mode == APIC_DM_FIXED))) {
 		struct lapic *l = pick_lowest(vm, src, irq);
 
 		return l ? lapic_accept(l, irq) : -1;
