@@ -20,14 +20,33 @@
  * injected interrupt: a boot loader learns of the end of its DMA by one of the two. They are dropped too whenever the client replaces
  * registers or debug state, as it does around everything else that rewrites memory under a guest: loading a saved VM,
  * a debugger's breakpoints, reset. And a page that gets another block is compared as well.
+ *
+ * A page that keeps being written to (a compiler's output, a trampoline on the stack, data beside code) costs more that way than its code is worth.
+ * So stores to it heat it up, by what they cost: HEAT_KILL if blocks died, else HEAT_STORE; half of the heat is gone after 8 ms. At HEAT_MAX
+ * it becomes a checked page: all its blocks die, it gives up its code bit, so that stores to it are like any other, and its new blocks
+ * compare themselves with the guest's memory whenever they are entered (jit_check.c). One that finds itself stale dies there and then (lite_code_same()).
+ * Nothing else need be told of changes to such a page, be it the client who makes them. Where its code is what it was for SETTLE_NS, immediates
+ * included, it becomes an ordinary page again: a compiler has done its work, and now that runs. That is looked at when one of its blocks is asked
+ * for, and in the page that RIP is in when the run loop comes by (lite_code_settle()), so code that runs a lot is found soon. A page is checked or
+ * it is not; the interpreter, which does not check, makes it ordinary at once.
  */
-#include "engines/lite/lite.h"
+#include "engines/lite/jit.h"
+#include "engines/lite/options.h"
+#include "engines/lite/text.h"
+#include "engines/lite/window.h"
 
 #define MAX_INSNS 64
+
+#define HEAT_KILL	  8
+#define HEAT_STORE	  1
+#define HEAT_MAX	  64
+#define HEAT_HALVED_SHIFT 23 /* of ns */
+#define SETTLE_NS	  100000000ULL
 
 int lite_code_init(struct lite_vm *lvm)
 {
 	host_mutex_init(&lvm->code_lock);
+	lvm->arena_max = ((u64)lite_options.cache_mib << 20) + LITE_ARENA_MORE;
 	return 0;
 }
 
@@ -43,9 +62,9 @@ static void chunks_free(struct lite_chunk **chunks)
 
 /*
  * What was thrown away is freed when no vCPU can be in the middle of an instruction that it found there: each has passed the top of
- * its run loop, or is outside of KVM_RUN, since. Others wait for the next flush. code_lock held.
+ * its run loop, or is outside of KVM_RUN, since. Looked at before each new block, for it is as much memory again. code_lock held.
  */
-static void arena_condemn(struct lite_vm *lvm)
+static void arena_free_condemned(struct lite_vm *lvm)
 {
 	u64 oldest = ~0ULL;
 	struct vcpu *vcpu;
@@ -55,6 +74,10 @@ static void arena_condemn(struct lite_vm *lvm)
 		oldest = MIN(oldest, __atomic_load_n(&to_lite(vcpu)->quiet_gen, __ATOMIC_SEQ_CST));
 	if (oldest >= lvm->condemned_gen)
 		chunks_free(&lvm->condemned);
+}
+
+static void arena_condemn(struct lite_vm *lvm)
+{
 	while (lvm->chunks) {
 		struct lite_chunk *chunk = lvm->chunks;
 
@@ -62,7 +85,7 @@ static void arena_condemn(struct lite_vm *lvm)
 		chunk->next = lvm->condemned;
 		lvm->condemned = chunk;
 	}
-	lvm->arena_used = 0;
+	__atomic_store_n(&lvm->arena_used, 0, __ATOMIC_RELAXED);
 	lvm->condemned_gen = __atomic_add_fetch(&lvm->flush_gen, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -80,7 +103,7 @@ void *lite_arena_alloc(struct lite_vm *lvm, size_t size)
 {
 	struct lite_chunk *chunk = lvm->chunks;
 
-	size = ROUND_UP(size, (size_t)64);
+	size = ROUND_UP(size, (size_t)16);
 	if (!chunk || chunk->used + size > LITE_ARENA_CHUNK - sizeof(*chunk) - 64) {
 		chunk = host_zalloc_pages(LITE_ARENA_CHUNK);
 		if (!chunk)
@@ -88,7 +111,7 @@ void *lite_arena_alloc(struct lite_vm *lvm, size_t size)
 		chunk->used = -sizeof(*chunk) & 63;
 		chunk->next = lvm->chunks;
 		lvm->chunks = chunk;
-		lvm->arena_used += LITE_ARENA_CHUNK;
+		__atomic_store_n(&lvm->arena_used, lvm->arena_used + LITE_ARENA_CHUNK, __ATOMIC_RELAXED);
 	}
 	chunk->used += size;
 	return chunk->data + chunk->used - size;
@@ -132,8 +155,11 @@ void lite_serve_pending(struct lite_vcpu *c)
 		lite_tlb_flush_all(c);
 	else if (what & LITE_PEND_WRITE)
 		lite_tlb_flush_writes(c);
+	if (what & LITE_PEND_TEXT)
+		lite_text_flushed(c);
 	if (what & LITE_PEND_BLOCKS) {
 		lite_jumps_flush(c);
+		lite_jit_forget(c);
 		c->blocks_count++;
 		c->op = NULL;
 	}
@@ -184,15 +210,15 @@ void lite_shootdown(struct lite_vm *lvm, struct lite_vcpu *self, u32 what)
 }
 
 /* Blocking with translations in hand would stop a shootdown by the lock's holder: so not counted as in the guest meanwhile. */
-static void code_lock(struct lite_vcpu *c)
+void lite_code_lock(struct lite_vcpu *c)
 {
-	lite_fpu_save(c);
+	lite_fpu_spare(c);
 	lite_leave_guest(c);
 	host_mutex_lock(&to_lite_vm(c->vcpu.vm)->code_lock);
 	lite_enter_guest(c);
 }
 
-static void code_unlock(struct lite_vcpu *c)
+void lite_code_unlock(struct lite_vcpu *c)
 {
 	host_mutex_unlock(&to_lite_vm(c->vcpu.vm)->code_lock);
 }
@@ -207,6 +233,11 @@ static unsigned page_hash(u64 gfn)
 static unsigned block_hash(u64 gpa)
 {
 	return (gpa ^ (gpa >> 15)) % LITE_BLOCK_HASH;
+}
+
+static unsigned apart_hash(u64 gpa)
+{
+	return (gpa ^ (gpa >> 16)) % LITE_APART;
 }
 
 static struct lite_page *page_find(struct lite_vm *lvm, u64 gfn)
@@ -233,8 +264,12 @@ static void flush_blocks(struct lite_vcpu *c)
 		if (lvm->gfns[i])
 			for (unsigned j = 0; j < ARRAY_SIZE(lvm->gfns[i]->code); j++)
 				__atomic_store_n(&lvm->gfns[i]->code[j], 0, __ATOMIC_SEQ_CST);
+	lite_jit_flush(lvm);
+	__atomic_store_n(&lvm->nr_checked, 0, __ATOMIC_RELAXED);
+	memset(lvm->apart, 0, sizeof(lvm->apart));
 	arena_condemn(lvm);
 	lite_jumps_flush(c);
+	lite_jit_forget(c);
 	c->blocks_count++;
 	c->op = NULL;
 	__atomic_fetch_add(&lvm->code_gen, 1, __ATOMIC_SEQ_CST);
@@ -249,21 +284,33 @@ static void block_kill(struct lite_vm *lvm, struct lite_block *block)
 	if (*link)
 		__atomic_store_n(link, block->hash_next, __ATOMIC_RELEASE);
 	__atomic_store_n(&block->dead, true, __ATOMIC_RELEASE);
-	__atomic_store_n(&block->ops[0].fn, lite_op_dead, __ATOMIC_SEQ_CST);
+	if (block->jit)
+		lite_jit_kill(lvm, block);
+	else
+		__atomic_store_n(&block->ops[0].fn, lite_op_dead, __ATOMIC_SEQ_CST);
+}
+
+/* The bits of [@off, @end) in word @off / 64; *@next is where the next word's begin. */
+static u64 covered_bits(unsigned off, unsigned end, unsigned *next)
+{
+	unsigned last = MIN(end - 1, off | 63);
+
+	*next = (off | 63) + 1;
+	return (~0ULL << off % 64) & (~0ULL >> (63 - last % 64));
 }
 
 static bool covered(const struct lite_page *page, unsigned off, unsigned len)
 {
-	for (unsigned i = off; i < off + len; i++)
-		if (page->covered[i / 64] & BIT64(i % 64))
+	for (unsigned i = off, next; i < off + len; i = next)
+		if (covered_bits(i, off + len, &next) & page->covered[i / 64])
 			return true;
 	return false;
 }
 
 static void cover(struct lite_page *page, unsigned off, unsigned len)
 {
-	for (unsigned i = off; i < off + len && i < 4096; i++)
-		page->covered[i / 64] |= BIT64(i % 64);
+	for (unsigned i = off, next; i < off + len && i < 4096; i = next)
+		page->covered[i / 64] |= covered_bits(i, off + len, &next);
 }
 
 static void kill_range(struct lite_vcpu *c, struct lite_page *page, unsigned off, unsigned len)
@@ -275,14 +322,13 @@ static void kill_range(struct lite_vcpu *c, struct lite_page *page, unsigned off
 	memset(page->covered, 0, sizeof(page->covered));
 	while (*link) {
 		struct lite_block *block = *link;
-		unsigned start = block->gpa & 0xfff;
 
-		if (start < off + len && off < start + block->len) {
+		if (block->from < off + len && off < block->to) {
 			*link = block->page_next;
 			block_kill(lvm, block);
 			c->count.blocks_killed++;
 		} else {
-			cover(page, start, block->len);
+			cover(page, block->from, block->to - block->from);
 			link = &block->page_next;
 		}
 	}
@@ -292,7 +338,187 @@ static void kill_range(struct lite_vcpu *c, struct lite_page *page, unsigned off
 		__atomic_fetch_and(&g->code[(page->gfn / 64) % 512], ~BIT64(page->gfn % 64), __ATOMIC_SEQ_CST);
 }
 
-/* The page of @gfn, ready for blocks: write entries are gone, the copy is true. code_lock held. */
+void lite_code_kill(struct lite_vcpu *c, u64 gfn)
+{
+	struct lite_page *page = page_find(to_lite_vm(c->vcpu.vm), gfn);
+
+	if (page && page->blocks)
+		kill_range(c, page, 0, 4096);
+}
+
+/* What it was made from stays covered, until something else of the page dies. */
+static void block_drop(struct lite_vcpu *c, struct lite_block *block)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	u64 gfn = block->gpa >> 12;
+	struct lite_page *page = page_find(lvm, gfn);
+	struct lite_gfns *g = lite_gfns(lvm, gfn, false);
+	struct lite_block **link;
+
+	if (block->dead || !page || !g)
+		return;
+	for (link = &page->blocks; *link && *link != block; link = &(*link)->page_next)
+		;
+	if (!*link)
+		return;
+	*link = block->page_next;
+	block_kill(lvm, block);
+	c->count.blocks_killed++;
+	if (!page->blocks)
+		__atomic_fetch_and(&g->code[(gfn / 64) % 512], ~BIT64(gfn % 64), __ATOMIC_SEQ_CST);
+}
+
+/* ---- pages whose blocks check themselves ------------------------------------------------------------------------ */
+
+static bool is_checked(const struct lite_page *page)
+{
+	return __atomic_load_n(&page->checked, __ATOMIC_RELAXED);
+}
+
+static void set_checked(struct lite_vcpu *c, struct lite_page *page, bool checked)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	u64 *count = checked ? &lvm->pages_checked : &lvm->pages_settled;
+
+	kill_range(c, page, 0, 4096);
+	__atomic_store_n(&page->checked, checked, __ATOMIC_RELAXED);
+	__atomic_store_n(&lvm->nr_checked, lvm->nr_checked + (checked ? 1 : -1), __ATOMIC_RELAXED);
+	__atomic_store_n(count, *count + 1, __ATOMIC_RELAXED);
+	page->checked_since = host_now_ns();
+	page->heat = 0;
+}
+
+/* A store came to @page, which holds code that is watched. Whether it shall be checked from now on. */
+static bool heats(struct lite_vcpu *c, struct lite_page *page, bool kills)
+{
+	u64 now, halved;
+
+	page->heat += kills ? HEAT_KILL : HEAT_STORE;
+	if (likely(page->heat < HEAT_MAX))
+		return false;
+	/* Only now: the clock costs as much as the rest. */
+	now = host_now_ns();
+	halved = (now - page->heat_since) >> HEAT_HALVED_SHIFT;
+	if (halved) {
+		page->heat >>= MIN(halved, 15ULL);
+		page->heat_since = now;
+		return false;
+	}
+	if (!to_lite_vm(c->vcpu.vm)->jit)
+		return false;
+	for (const struct lite_block *block = page->blocks; block; block = block->page_next)
+		if (!block->jit)
+			return false;
+	return true;
+}
+
+/* Whether a checked page's block is still made from what is at @host. Of immediates that it reads the new ones are noted, and *@other_imm is set. */
+static bool same_bytes(struct lite_vcpu *c, const struct lite_block *block, const u8 *host, bool *other_imm)
+{
+	const u8 *mask = block->jit->bytes + block->jit->nr_bytes;
+	unsigned n = block->jit->nr_bytes;
+	u8 *was = block->jit->bytes;
+
+	if (host_copy_from_client(c->scratch, (u64)host + block->from, n))
+		return false;
+	for (unsigned i = 0; i < n; i++) {
+		if (likely(was[i] == c->scratch[i]))
+			continue;
+		if (mask[i])
+			return false;
+		was[i] = c->scratch[i];
+		*other_imm = true;
+	}
+	return true;
+}
+
+/* Where code at @va is, if that is known. */
+static bool exec_known(const struct lite_vcpu *c, u64 va, u64 *gpa, u8 **host)
+{
+	const struct lite_exec_entry *x = &c->view->x[(va >> 12) % LITE_XTLB_SIZE];
+
+	*gpa = x->gpa | (va & 0xfff);
+	*host = x->host;
+	return x->tag == (va & PAGE_MASK_);
+}
+
+/*
+ * Of @page, checked and at @host, those blocks die that are made from other bytes: the ones at @gpa, or all when @gpa is ~0. How many; *@changed
+ * is set when there were some, or other immediates, and the page then counts as changed now. code_lock held.
+ */
+static unsigned drop_stale(struct lite_vcpu *c, struct lite_page *page, u64 gpa, const u8 *host, bool *changed)
+{
+	unsigned dropped = 0;
+
+	for (struct lite_block **link = &page->blocks, *block; (block = *link);) {
+		if ((gpa != ~0ULL && block->gpa != gpa) || same_bytes(c, block, host, changed)) {
+			link = &block->page_next;
+			continue;
+		}
+		*link = block->page_next;
+		block_kill(to_lite_vm(c->vcpu.vm), block);
+		dropped++;
+	}
+	*changed |= dropped;
+	if (*changed)
+		__atomic_store_n(&page->checked_since, host_now_ns(), __ATOMIC_RELAXED);
+	return dropped;
+}
+
+bool lite_code_same(struct lite_vcpu *c, u64 va)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	bool same = false, changed = false;
+	unsigned dropped = 0;
+	u64 gpa, flushes = c->flush_count;
+	struct lite_page *page;
+	u8 *host;
+
+	if (!exec_known(c, va, &gpa, &host))
+		return false;
+	page = page_find(lvm, gpa >> 12);
+	if (!page || !is_checked(page))
+		return false;
+	lite_code_lock(c);
+	page = page_find(lvm, gpa >> 12);
+	if (flushes == c->flush_count && page && page->checked) {
+		dropped = drop_stale(c, page, gpa, host, &changed);
+		c->count.jit_stale += dropped;
+		for (const struct lite_block *block = page->blocks; block; block = block->page_next)
+			same |= block->gpa == gpa;
+	}
+	lite_code_unlock(c);
+	return same && !dropped;
+}
+
+bool lite_code_settle(struct lite_vcpu *c, u64 va)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	u64 gpa, flushes = c->flush_count;
+	bool changed = false, settled = false;
+	struct lite_page *page;
+	u8 *host;
+
+	if (!exec_known(c, va, &gpa, &host))
+		return false;
+	page = page_find(lvm, gpa >> 12);
+	if (!page || !is_checked(page) || host_now_ns() - __atomic_load_n(&page->checked_since, __ATOMIC_RELAXED) < SETTLE_NS)
+		return false;
+	lite_code_lock(c);
+	page = page_find(lvm, gpa >> 12);
+	if (flushes == c->flush_count && page && page->checked) {
+		drop_stale(c, page, ~0ULL, host, &changed);
+		settled = !changed;
+		if (settled)
+			set_checked(c, page, false);
+	}
+	lite_code_unlock(c);
+	return settled;
+}
+
+/* ---- pages again --------------------------------------------------------------------------------------------------- */
+
+/* The page of @gfn, ready for blocks: write entries are gone, the copy is true; or it is checked. code_lock held. */
 static struct lite_page *page_make(struct lite_vcpu *c, u64 gfn, const u8 *host)
 {
 	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
@@ -301,6 +527,8 @@ static struct lite_page *page_make(struct lite_vcpu *c, u64 gfn, const u8 *host)
 	u64 bit = BIT64(gfn % 64);
 	unsigned word = (gfn / 64) % 512;
 
+	if (page && page->checked)
+		return page;
 	if (page && page->blocks) {
 		/* Blocks made at different times must come from the same bytes. */
 		if (host_copy_from_client(c->scratch, (u64)host, 4096))
@@ -317,14 +545,16 @@ static struct lite_page *page_make(struct lite_vcpu *c, u64 gfn, const u8 *host)
 		if (!page)
 			return NULL;
 		page->gfn = gfn;
+		page->heat_since = host_now_ns();
 		page->hash_next = lvm->pages[page_hash(gfn)];
 		__atomic_store_n(&lvm->pages[page_hash(gfn)], page, __ATOMIC_RELEASE);
 	}
 	__atomic_fetch_or(&g->code[word], bit, __ATOMIC_SEQ_CST);
 	if (__atomic_fetch_and(&g->written[word], ~bit, __ATOMIC_SEQ_CST) & bit) {
-		lite_tlb_flush_writes(c);
+		lite_tlb_flush_writes_to(c, host);
 		lite_shootdown(lvm, c, LITE_PEND_WRITE);
 	}
+	lite_window_revoke(lvm, gfn, host);
 	memset(page->covered, 0, sizeof(page->covered));
 	if (host_copy_from_client(page->copy, (u64)host, 4096)) {
 		__atomic_fetch_and(&g->code[word], ~bit, __ATOMIC_SEQ_CST);
@@ -333,20 +563,34 @@ static struct lite_page *page_make(struct lite_vcpu *c, u64 gfn, const u8 *host)
 	return page;
 }
 
+/* Whether @page's blocks are what @host holds. Other bytes may differ: page_make() compares them before it makes another block. */
+static bool same_code(struct lite_vcpu *c, const struct lite_page *page, const u8 *host)
+{
+	for (unsigned i = 0, n; i < ARRAY_SIZE(page->covered); i += n) {
+		for (n = 0; i + n < ARRAY_SIZE(page->covered) && page->covered[i + n]; n++)
+			;
+		if (n && (host_copy_from_client(c->scratch, (u64)host + i * 64, n * 64) ||
+			  memcmp(c->scratch, page->copy + i * 64, n * 64)))
+			return false;
+		n += !n;
+	}
+	return true;
+}
+
 void lite_code_validate(struct lite_vcpu *c, u64 gfn, const u8 *host)
 {
 	struct lite_page *page = page_find(to_lite_vm(c->vcpu.vm), gfn);
 
-	if (!page || !__atomic_load_n(&page->blocks, __ATOMIC_RELAXED))
+	if (!page || is_checked(page) || !__atomic_load_n(&page->blocks, __ATOMIC_RELAXED))
 		return;
-	lite_fpu_save(c);
-	if (!host_copy_from_client(c->scratch, (u64)host, 4096) && !memcmp(c->scratch, page->copy, 4096))
+	lite_fpu_spare(c);
+	if (same_code(c, page, host))
 		return;
-	code_lock(c);
+	lite_code_lock(c);
 	page = page_find(to_lite_vm(c->vcpu.vm), gfn);
-	if (page && page->blocks)
+	if (page && !page->checked && page->blocks)
 		kill_range(c, page, 0, 4096);
-	code_unlock(c);
+	lite_code_unlock(c);
 }
 
 enum x86_result lite_code_write(struct lite_vcpu *c, u64 la, bool system, const void *buf, unsigned len, void *old, bool *done)
@@ -357,7 +601,7 @@ enum x86_result lite_code_write(struct lite_vcpu *c, u64 la, bool system, const 
 	unsigned off;
 	int err = 0;
 
-	code_lock(c);
+	lite_code_lock(c);
 	r = lite_translate(c, la, LITE_WRITE, system, &place);
 	if (r != X86_CONTINUE)
 		goto out;
@@ -367,8 +611,14 @@ enum x86_result lite_code_write(struct lite_vcpu *c, u64 la, bool system, const 
 	}
 	off = place.gpa & 0xfff;
 	page = page_find(to_lite_vm(c->vcpu.vm), place.gpa >> 12);
-	if (page && page->blocks && covered(page, off, len))
-		kill_range(c, page, off, len);
+	if (page && page->blocks && !page->checked) {
+		bool kills = covered(page, off, len);
+
+		if (unlikely(heats(c, page, kills)))
+			set_checked(c, page, true);
+		else if (kills)
+			kill_range(c, page, off, len);
+	}
 	if (old) {
 		err = host_client_cmpxchg((u64)place.host, old, buf, len);
 		*done = !err;
@@ -392,15 +642,15 @@ enum x86_result lite_code_write(struct lite_vcpu *c, u64 la, bool system, const 
 		memcpy(page->copy + off, buf, len);
 	}
 out:
-	code_unlock(c);
+	lite_code_unlock(c);
 	return r;
 }
 
 /* ---- blocks --------------------------------------------------------------------------------------------------- */
 
-static const struct lite_block *block_find(struct lite_vm *lvm, u64 gpa, u32 mode)
+static struct lite_block *block_find(struct lite_vm *lvm, u64 gpa, u32 mode)
 {
-	const struct lite_block *block = __atomic_load_n(&lvm->blocks[block_hash(gpa)], __ATOMIC_ACQUIRE);
+	struct lite_block *block = __atomic_load_n(&lvm->blocks[block_hash(gpa)], __ATOMIC_ACQUIRE);
 
 	while (block && (block->gpa != gpa || block->mode != mode || __atomic_load_n(&block->dead, __ATOMIC_ACQUIRE)))
 		block = __atomic_load_n(&block->hash_next, __ATOMIC_ACQUIRE);
@@ -452,54 +702,119 @@ static unsigned decode(struct lite_vcpu *c, struct lite_page *page, unsigned off
 	return n + 1;
 }
 
-static const struct lite_block *block_make(struct lite_vcpu *c, u64 gpa, const u8 *host)
+static void block_enter(struct lite_vcpu *c, struct lite_page *page, struct lite_block *block, u64 gpa, u32 mode, u16 from, u16 to)
 {
 	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
-	struct lite_op *ops = c->decode_ops;
-	struct lite_block *block;
-	struct lite_page *page;
-	unsigned n, end, h;
+	unsigned h = block_hash(gpa);
 
-	if (lvm->arena_used >= LITE_ARENA_MAX)
-		flush_blocks(c);
-	page = page_make(c, gpa >> 12, host);
-	if (!page)
-		return NULL;
-	n = decode(c, page, gpa & 0xfff, ops, &end);
-	block = lite_arena_alloc(lvm, sizeof(*block) + n * sizeof(*ops));
-	if (!block)
-		return NULL;
 	block->gpa = gpa;
-	block->mode = c->code_mode;
-	block->len = end - (gpa & 0xfff);
-	memcpy(block->ops, ops, n * sizeof(*ops));
-	cover(page, gpa & 0xfff, block->len);
+	block->mode = mode;
+	block->from = from;
+	block->to = to;
+	if (!page->checked)
+		cover(page, from, to - from);
 	block->page_next = page->blocks;
 	page->blocks = block;
-	h = block_hash(gpa);
 	block->hash_next = lvm->blocks[h];
 	__atomic_store_n(&lvm->blocks[h], block, __ATOMIC_RELEASE);
 	c->count.blocks++;
+}
+
+const u8 *lite_jit_tail(const struct lite_page *page, u32 mode, unsigned call, unsigned back)
+{
+	for (const struct lite_block *block = page->blocks; block; block = block->page_next) {
+		const struct lite_jit_code *code = block->jit;
+
+		if (!block->dead && code && code->lands && code->call == call && code->back == back && block->mode == mode)
+			return code->lands - 1 - JIT_CALL_LEN;
+	}
+	return NULL;
+}
+
+/* code_lock held. @block, which is new, may return to another of its page, and others to it: the newest shows the host where. */
+static void pair_calls(struct lite_vm *lvm, const struct lite_page *page, struct lite_block *block)
+{
+	struct lite_jit_code *code = block->jit;
+	struct lite_block *to = code->lands ? block_find(lvm, (block->gpa & PAGE_MASK_) + code->back, block->mode) : NULL;
+
+	for (struct lite_block *from = page->blocks; from; from = from->page_next) {
+		if (from->dead || !from->jit || !from->jit->lands || from->jit->back != (block->gpa & 0xfff) || from->mode != block->mode)
+			continue;
+		jit_pair(lvm, from->jit, code);
+		if (!code->landing)
+			code->landing = jit_landing(lvm, from->jit->lands);
+	}
+	if (to) {
+		jit_pair(lvm, code, to->jit);
+		__atomic_store_n(&to->jit->landing, jit_landing(lvm, code->lands), __ATOMIC_RELAXED);
+	}
+}
+
+/* code_lock held. @mode says which kind. */
+static struct lite_block *block_make(struct lite_vcpu *c, u64 gpa, const u8 *host, u32 mode)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	bool jit = mode & LITE_MODE_JIT;
+	struct lite_op *ops = c->decode_ops;
+	struct lite_jit_code *code = NULL;
+	unsigned n = 0, end, off = gpa & 0xfff;
+	struct lite_block *block;
+	struct lite_page *page;
+	u16 from, to;
+
+	if (unlikely(lvm->condemned))
+		arena_free_condemned(lvm);
+	if (lvm->arena_used >= lvm->arena_max || (jit && lite_jit_full(lvm)))
+		flush_blocks(c);
+	page = page_find(lvm, gpa >> 12);
+	if (page && page->checked && !jit)
+		set_checked(c, page, false);
+	page = page_make(c, gpa >> 12, host);
+	if (!page)
+		return NULL;
+	if (jit) {
+		if (page->checked && host_copy_from_client(c->scratch, (u64)host, 4096))
+			return NULL;
+		c->jit.apart = lvm->apart[apart_hash(gpa) / 64] & BIT64(apart_hash(gpa) % 64);
+		code = lite_jit_translate(c, page, page->checked ? c->scratch : page->copy, mode,
+					  mode & LITE_MODE_TEXT ? lite_text_va(lvm, gpa) : 0, off, &from, &to);
+		if (!code)
+			return NULL;
+	} else {
+		n = decode(c, page, off, ops, &end);
+		from = off;
+		to = end;
+	}
+	block = lite_arena_alloc(lvm, sizeof(*block) + n * sizeof(*ops));
+	if (!block)
+		return NULL;
+	block->jit = code;
+	if (code)
+		code->block = block;
+	memcpy(block->ops, ops, n * sizeof(*ops));
+	block_enter(c, page, block, gpa, mode, from, to);
+	if (jit)
+		pair_calls(lvm, page, block);
 	return block;
 }
 
-const struct lite_op *lite_block_at(struct lite_vcpu *c, u64 va, enum x86_result *r)
+/* The block of @mode at linear @va, found or made; see lite_block_at(). */
+static struct lite_block *block_get(struct lite_vcpu *c, u64 va, u32 mode, enum x86_result *r)
 {
 	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
-	const struct lite_block *block;
-	struct lite_exec_entry *x;
-	struct lite_jump *jump;
+	struct lite_block *block;
 	struct lite_place place;
 	u64 gpa, flushes;
 	u8 *host;
 
 	c->count.lookups++;
 again:
-	x = &c->view->x[(va >> 12) % LITE_XTLB_SIZE];
-	if (likely(x->tag == (va & PAGE_MASK_))) {
-		gpa = x->gpa | (va & 0xfff);
-		host = x->host;
-	} else {
+	if (unlikely(!exec_known(c, va, &gpa, &host))) {
+		/* Translated branches do not look, and a walk sees 48 bits: fetching says #GP. */
+		if (unlikely(!x86_is_canonical(va, c->vcpu.x86.cr4))) {
+			*r = X86_RETRY;
+			return NULL;
+		}
 		*r = lite_translate(c, va, LITE_EXEC, false, &place);
 		if (*r != X86_CONTINUE)
 			return NULL;
@@ -510,25 +825,113 @@ again:
 		gpa = place.gpa;
 		host = place.host - (gpa & 0xfff);
 	}
-	block = block_find(lvm, gpa, c->code_mode);
+	if ((mode & LITE_MODE_TEXT) && !lite_text_at(lvm, va, gpa))
+		mode &= ~LITE_MODE_TEXT;
+	block = block_find(lvm, gpa, mode);
 	if (unlikely(!block)) {
 		flushes = c->flush_count;
-		code_lock(c);
+		lite_code_lock(c);
 		if (flushes != c->flush_count) {
-			code_unlock(c);
+			lite_code_unlock(c);
 			goto again;
 		}
-		block = block_find(lvm, gpa, c->code_mode);
+		block = block_find(lvm, gpa, mode);
 		if (!block)
-			block = block_make(c, gpa, host);
-		code_unlock(c);
-		if (!block) {
+			block = block_make(c, gpa, host, mode);
+		lite_code_unlock(c);
+		if (!block)
 			*r = X86_RETRY;
-			return NULL;
-		}
 	}
-	jump = &c->view->jump[lite_jump_hash(va)];
-	jump->ops = block->ops;
-	jump->va = va;
+	return block;
+}
+
+const struct lite_op *lite_block_at(struct lite_vcpu *c, u64 va, enum x86_result *r)
+{
+	struct lite_block *block = block_get(c, va, c->code_mode, r);
+
+	if (!block)
+		return NULL;
+	lite_jump_set(c->view, va, block->ops);
 	return block->ops;
+}
+
+struct lite_block *lite_jit_block_apart(struct lite_vcpu *c, u64 va, u32 mode, enum x86_result *r)
+{
+	return block_get(c, va, mode, r);
+}
+
+struct lite_block *lite_jit_block_at(struct lite_vcpu *c, u64 va, enum x86_result *r)
+{
+	struct lite_block *block = block_get(c, va, c->jit.mode, r);
+
+	/* Not linked to, or found by the jump cache, for ever. */
+	if (block && unlikely(block->jit->bytes) && lite_code_settle(c, va))
+		block = block_get(c, va, c->jit.mode, r);
+	if (!block)
+		return NULL;
+	if (unlikely(!(block->mode & (LITE_MODE_TEXT | LITE_MODE_USER))))
+		lite_text_note(c, va);
+	if (unlikely(c->view->jit_mode != c->jit.mode)) {
+		lite_jit_jumps_flush(c->view);
+		c->view->jit_mode = c->jit.mode;
+	}
+	lite_jit_jump_set(c->view, lite_jit_hash(va), va, lite_jit_entry(block->jit));
+	if (__atomic_load_n(&block->jit->paired, __ATOMIC_ACQUIRE)) {
+		u64 back = (va & PAGE_MASK_) + block->jit->back;
+		unsigned i = lite_jit_hash(back);
+
+		/* Maybe the one that this is paired with was known before it. (Not paired, it would lead who comes back to C, again and again.) */
+		if (c->view->jit_minus_va[i] == -back)
+			c->view->jit_to[i] = jit_landing(to_lite_vm(c->vcpu.vm), block->jit->lands);
+	}
+	return block;
+}
+
+/* Whether what is at @va, where @from leads, is @block for as long as either lives: in the same page, or from text to text. */
+static bool stays(struct lite_vm *lvm, const struct lite_jit_code *from, const struct lite_block *block, u64 va)
+{
+	if (!from || !from->block)
+		return false;
+	return (from->block->gpa ^ block->gpa) < 4096 || ((from->block->mode & block->mode & LITE_MODE_TEXT) && lite_text_at(lvm, va, block->gpa));
+}
+
+void lite_jit_link(struct lite_vcpu *c, const u8 *from, u8 *field, u8 *stub, struct lite_block *block, u64 va, bool poll)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	u64 blocks = c->blocks_count;
+
+	lite_code_lock(c);
+	if (blocks == c->blocks_count && !block->dead && stays(lvm, lite_jit_code_at(lvm->jit, (u64)(uintptr_t)from), block, va))
+		jit_link(lvm, field, stub, block, va & 0xfff, poll);
+	lite_code_unlock(c);
+}
+
+void lite_jit_drop(struct lite_vcpu *c, const u8 *pc, bool apart)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	u64 blocks = c->blocks_count;
+	struct lite_jit_code *code;
+
+	lite_code_lock(c);
+	code = blocks == c->blocks_count ? lite_jit_code_at(lvm->jit, (u64)(uintptr_t)pc) : NULL;
+	if (code) {
+		if (apart)
+			lvm->apart[apart_hash(code->block->gpa) / 64] |= BIT64(apart_hash(code->block->gpa) % 64);
+		block_drop(c, code->block);
+	}
+	lite_code_unlock(c);
+}
+
+void lite_jit_forward(struct lite_vcpu *c, const u8 *pc, struct lite_block *block)
+{
+	struct lite_vm *lvm = to_lite_vm(c->vcpu.vm);
+	u64 blocks = c->blocks_count;
+	struct lite_jit_code *code;
+
+	lite_code_lock(c);
+	code = blocks == c->blocks_count ? lite_jit_code_at(lvm->jit, (u64)(uintptr_t)pc) : NULL;
+	/* Code that keeps being patched would become a row of blocks, each leading to the next. */
+	if (code && !code->nr_bytes && code->block->dead && !block->dead && code->block->gpa == block->gpa && code->block->mode == block->mode)
+		jit_forward(lvm, code, block);
+	lite_code_unlock(c);
 }

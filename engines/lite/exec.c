@@ -41,7 +41,7 @@ static void commit(struct lite_vcpu *c, const struct lite_op *op)
 {
 	c->vcpu.x86.rip = (c->vpage + op->off - c->cs_base) & c->rip_mask;
 	lite_flags_home(c);
-	lite_fpu_save(c);
+	lite_fpu_spare(c);
 	c->count.slow_ops++;
 }
 
@@ -102,13 +102,24 @@ const struct lite_op *lite_op_dead(struct lite_vcpu *c, const struct lite_op *op
 	GO(to);
 }
 
+/* There is no translation: the fault is known, or the emulator does it. */
+static const struct lite_op *missed(struct lite_vcpu *c, const struct lite_op *op)
+{
+	if (!c->fill_fault || (op->flags & LITE_OP_OWN))
+		return lite_op_emulate(c, op);
+	c->vcpu.x86.rip = (c->vpage + op->off - c->cs_base) & c->rip_mask;
+	c->emul_result = vcpu_insn_done(&c->vcpu, X86_FAULT);
+	c->stop = LITE_STOP_SLOW;
+	return NULL;
+}
+
 const struct lite_op *lite_miss_read(struct lite_vcpu *c, const struct lite_op *op, u64 la, unsigned size)
 {
 	u64 flushes = c->blocks_count;
 
 	if (lite_tlb_fill(c, la, size, false) && flushes == c->blocks_count)
 		GO(op);
-	return lite_op_emulate(c, op);
+	return missed(c, op);
 }
 
 const struct lite_op *lite_miss_write(struct lite_vcpu *c, const struct lite_op *op, u64 la, unsigned size)
@@ -117,7 +128,7 @@ const struct lite_op *lite_miss_write(struct lite_vcpu *c, const struct lite_op 
 
 	if (lite_tlb_fill(c, la, size, true) && flushes == c->blocks_count)
 		GO(op);
-	return lite_op_emulate(c, op);
+	return missed(c, op);
 }
 
 /* Back to the run loop, to go on at linear @va. */

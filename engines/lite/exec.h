@@ -17,7 +17,7 @@
 #ifndef ENGINES_LITE_EXEC_H
 #define ENGINES_LITE_EXEC_H
 
-#include "engines/lite/lite.h"
+#include "engines/lite/system.h"
 
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__clang__)
 #define LITE_TAIL_CALLS 1
@@ -58,11 +58,11 @@
 #define TLB_LOOKUP(table, miss, la, size)                                                         \
 	({                                                                                        \
 		u64 la_ = (la);                                                                   \
-		const struct lite_tlb_entry *e_ = &c->view->table[(la_ >> 12) % LITE_TLB_SIZE];    \
+		unsigned i_ = (la_ >> 12) % LITE_TLB_SIZE;                                        \
 		c->op = op;                                                                       \
-		if (unlikely(e_->tag != ((la_ + (size) - 1) & PAGE_MASK_)))                        \
+		if (unlikely(c->view->table.tag[i_] != ((la_ + (size) - 1) & PAGE_MASK_)))         \
 			return miss(c, op, la_, size);                                            \
-		(void *)(la_ + e_->addend);                                                       \
+		(void *)(c->view->table.host[i_] + (la_ & 0xfff));                                \
 	})
 #define HOST_READ(la, size)  TLB_LOOKUP(r, lite_miss_read, la, size)
 #define HOST_WRITE(la, size) TLB_LOOKUP(w, lite_miss_write, la, size)
@@ -174,7 +174,6 @@ extern lite_handler *const lite_lea_ops[SZ_COUNT][EA_KIND_COUNT];
 extern lite_handler *const lite_xchg_ops[SZ_COUNT][1 + EA_KIND_COUNT];
 extern lite_handler *const lite_setcc_ops[16][1 + EA_KIND_COUNT];
 extern lite_handler *const lite_cmov_ops[16][SZ_COUNT][1 + EA_KIND_COUNT];
-extern lite_handler *const lite_string_ops[2][SZ_COUNT]; /* MOVS, STOS */
 lite_handler lite_mov64_imm64, lite_nop, lite_cwd32, lite_cwd64, lite_cbw16, lite_cbw32, lite_cbw64;
 
 /* exec_branch.c; [0] 64-bit, [1] 32-bit flat */
@@ -182,5 +181,12 @@ extern lite_handler *const lite_jcc_ops[16];
 extern lite_handler *const lite_push_ops[2], *const lite_push_imm_ops[2], *const lite_pop_ops[2], *const lite_leave_ops[2], *const lite_call_ops[2],
 	*const lite_ret_ops[2], *const lite_call_reg_ops[2], *const lite_jmp_reg_ops[2],
 	*const lite_push_mem_ops[2], *const lite_call_mem_ops[2], *const lite_jmp_mem_ops[2];
+
+/* exec_system.c */
+struct lite_system {
+	lite_fast_fn *fn;
+	struct insn insn; /* op->insn */
+};
+lite_handler lite_op_fast, lite_op_fast_events, lite_op_fast_part, lite_op_fast_leave;
 
 #endif

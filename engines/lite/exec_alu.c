@@ -268,7 +268,9 @@ lite_handler *const lite_bt_ops[4][SZ_COUNT][2] = { BT_ROW(0), BT_ROW(1), BT_ROW
 		u32 ax = c->fl;                                                                   \
 		__asm__ volatile(FL_IN insn #sfx " %2, %0" FL_OUT : "+r"(d), "+&a"(ax) : "r"(s) : "cc"); \
 		c->fl = ax;                                                                       \
-		SET_##type(op->r1, d);                                                            \
+		/* BSF and BSR of zero leave the destination alone, all of it. */                 \
+		if ((n) > 1 || s)                                                                 \
+			SET_##type(op->r1, d);                                                    \
 		NEXT;                                                                             \
 	}
 FOR_COUNTS(COUNT_SIZE, u16, w)

@@ -1,4 +1,4 @@
-/* Handlers of the instructions that move data: MOV and its kin, LEA, XCHG, SETcc, CMOVcc, MOVS and STOS. See exec.h. */
+/* Handlers of the instructions that move data: MOV and its kin, LEA, XCHG, SETcc, CMOVcc. See exec.h. */
 #include "engines/lite/exec.h"
 
 #define MOV_EA(type, sfx, ea)                                                                     \
@@ -209,76 +209,3 @@ FOR_CONDS(CMOV, u64)
 #define CMOV_FORMS(n, type) { cmov_##n##_##type, cmov_##n##_##type##_D, cmov_##n##_##type##_X, cmov_##n##_##type##_E }
 #define CMOV_ROW(n, cc, ...) [n] = { [SZ_16] = CMOV_FORMS(n, u16), [SZ_32] = CMOV_FORMS(n, u32), [SZ_64] = CMOV_FORMS(n, u64) },
 lite_handler *const lite_cmov_ops[16][SZ_COUNT][1 + EA_KIND_COUNT] = { FOR_CONDS(CMOV_ROW, ) };
-
-/* ---- strings: 64-bit addresses, flat segments, forwards; a page's worth at a time --------------------------------- */
-
-/*
- * @op->aux: 1 with REP. Registers are committed after each run within a page, so a miss or a fault restarts where it belongs.
- * The moves are host string instructions over the same bytes: overlapping operands replicate as they do natively.
- */
-#define STRING_COUNT(type, la, src)                                                               \
-	u64 n = op->aux ? GPR(REG_CX) : 1, fits;                                                  \
-	if (unlikely(c->vcpu.x86.rflags & RFLAGS_DF))                                             \
-		return lite_op_emulate(c, op);                                                    \
-	if (!n)                                                                                   \
-		NEXT;                                                                             \
-	fits = (4096 - ((la)&0xfff)) / sizeof(type);                                              \
-	if (src) {                                                                                \
-		u64 also_ = (4096 - (GPR(REG_SI) & 0xfff)) / sizeof(type);                        \
-		fits = fits < also_ ? fits : also_;                                               \
-	}                                                                                         \
-	if (unlikely(!fits))                                                                      \
-		return lite_op_emulate(c, op); /* an element across pages */                      \
-	n = n < fits ? n : fits
-
-/* After a run: done, or again from the top unless someone waits. */
-#define STRING_NEXT(n)                                                                            \
-	do {                                                                                      \
-		if (op->aux) {                                                                    \
-			GPR(REG_CX) -= (n);                                                       \
-			if (GPR(REG_CX)) {                                                        \
-				if (unlikely(__atomic_load_n(&c->budget, __ATOMIC_RELAXED) <= 0 || \
-					     __atomic_load_n(&c->vcpu.requests, __ATOMIC_RELAXED))) \
-					return lite_poll(c, c->vpage + op->off);                  \
-				c->budget--;                                                      \
-				GO(op);                                                           \
-			}                                                                         \
-		}                                                                                 \
-		NEXT;                                                                             \
-	} while (0)
-
-#define STRING_SIZE(type, sfx, ...)                                                               \
-	static LITE_OP(movs_##type)                                                               \
-	{                                                                                         \
-		STRING_COUNT(type, GPR(REG_DI), true);                                            \
-		{                                                                                 \
-			void *dst = HOST_WRITE(GPR(REG_DI), sizeof(type));                        \
-			const void *src = HOST_READ(GPR(REG_SI), sizeof(type));                   \
-			u64 count = n;                                                            \
-			__asm__ volatile("rep movs" #sfx                                          \
-					 : "+D"(dst), "+S"(src), "+c"(count)                      \
-					 :                                                        \
-					 : "memory");                                             \
-			GPR(REG_DI) += n * sizeof(type);                                          \
-			GPR(REG_SI) += n * sizeof(type);                                          \
-		}                                                                                 \
-		STRING_NEXT(n);                                                                   \
-	}                                                                                         \
-	static LITE_OP(stos_##type)                                                               \
-	{                                                                                         \
-		STRING_COUNT(type, GPR(REG_DI), false);                                           \
-		{                                                                                 \
-			void *dst = HOST_WRITE(GPR(REG_DI), sizeof(type));                        \
-			u64 count = n;                                                            \
-			__asm__ volatile("rep stos" #sfx                                          \
-					 : "+D"(dst), "+c"(count)                                 \
-					 : "a"(GPR(REG_AX))                                       \
-					 : "memory");                                             \
-			GPR(REG_DI) += n * sizeof(type);                                          \
-		}                                                                                 \
-		STRING_NEXT(n);                                                                   \
-	}
-FOR_SIZES(STRING_SIZE, )
-lite_handler *const lite_string_ops[2][SZ_COUNT] = {
-	{ movs_u8, movs_u16, movs_u32, movs_u64 }, { stos_u8, stos_u16, stos_u32, stos_u64 }
-};

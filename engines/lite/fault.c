@@ -13,6 +13,12 @@
 extern const char __start_lite_fast[], __stop_lite_fast[];
 
 static __thread sigjmp_buf *recover;
+static __thread u64 fault_addr;
+
+u64 lite_fault_addr(void)
+{
+	return fault_addr;
+}
 
 static void land(void)
 {
@@ -24,6 +30,7 @@ static bool to_landing(struct host_fault_range *range, struct host_fault *fault)
 {
 	if (!recover)
 		return false;
+	fault_addr = fault->addr;
 	fault->gpr[4] = ((fault->gpr[4] - 256) & ~15ULL) - 8; /* RSP */
 	fault->rip = (u64)(uintptr_t)land;
 	return true;
@@ -91,6 +98,52 @@ void lite_fault_remove_stubs(struct lite_stubs *stubs)
 			continue;
 		host_fault_unregister(&stub_ranges[i].range);
 		stub_ranges[i].owner = NULL;
+	}
+	pthread_mutex_unlock(&stub_lock);
+}
+
+/* ---- translated code ------------------------------------------------------------------------------------------------------- */
+
+#define MAX_JITS 64
+static struct jit_range {
+	struct host_fault_range range;
+	struct lite_jit *owner;
+} jit_ranges[MAX_JITS];
+
+/* RSP is the vCPU there, or, in the run time's first instructions of a call, 8 below. Nothing but blocks can fault. */
+static bool to_emulator(struct host_fault_range *range, struct host_fault *fault)
+{
+	struct lite_vcpu *c = (struct lite_vcpu *)(uintptr_t)fault->gpr[4];
+
+	c->jit.fault_addr = fault->addr;
+	c->jit.fault_write = fault->write;
+	return lite_jit_fault(c, &fault->rip);
+}
+
+void lite_fault_add_jit(struct lite_jit *jit, const void *code, size_t size)
+{
+	pthread_mutex_lock(&stub_lock);
+	for (unsigned i = 0; i < MAX_JITS; i++) {
+		if (jit_ranges[i].owner)
+			continue;
+		jit_ranges[i].owner = jit;
+		jit_ranges[i].range.start = (u64)(uintptr_t)code;
+		jit_ranges[i].range.end = (u64)(uintptr_t)code + size;
+		jit_ranges[i].range.fixup = to_emulator;
+		host_fault_register(&jit_ranges[i].range);
+		break;
+	}
+	pthread_mutex_unlock(&stub_lock);
+}
+
+void lite_fault_remove_jit(struct lite_jit *jit)
+{
+	pthread_mutex_lock(&stub_lock);
+	for (unsigned i = 0; i < MAX_JITS; i++) {
+		if (jit_ranges[i].owner != jit)
+			continue;
+		host_fault_unregister(&jit_ranges[i].range);
+		jit_ranges[i].owner = NULL;
 	}
 	pthread_mutex_unlock(&stub_lock);
 }

@@ -7,11 +7,16 @@
  */
 #include "core/x86/debug.h"
 #include "engines/lite/exec.h"
+#include "engines/lite/log.h"
+#include "engines/lite/system.h"
+#include "engines/lite/window.h"
+#include "hosts/user/signals.h"
 
 static void lite_init(void)
 {
 	lite_fault_init();
 	lite_emul_ops_init();
+	lite_xstate_init();
 }
 
 static int lite_vm_init(struct vm *vm)
@@ -27,7 +32,16 @@ static int lite_vm_init(struct vm *vm)
 		return err;
 	err = lite_stubs_init(lvm);
 	if (err)
-		lite_code_destroy(lvm);
+		goto destroy_code;
+	err = lite_jit_init(lvm);
+	if (err)
+		goto destroy_stubs;
+	return 0;
+
+destroy_stubs:
+	lite_stubs_destroy(lvm);
+destroy_code:
+	lite_code_destroy(lvm);
 	return err;
 }
 
@@ -35,6 +49,7 @@ static void lite_vm_destroy(struct vm *vm)
 {
 	struct lite_vm *lvm = to_lite_vm(vm);
 
+	lite_jit_destroy(lvm);
 	lite_stubs_destroy(lvm);
 	lite_code_destroy(lvm);
 }
@@ -43,6 +58,9 @@ static void lite_vcpu_destroy(struct vcpu *vcpu)
 {
 	struct lite_vcpu *c = to_lite(vcpu);
 
+	lite_window_destroy(c);
+	lite_jit_vcpu_destroy(c);
+	lite_mask_room_free(c);
 	lite_fpu_destroy(c);
 	lite_tlb_destroy(c);
 }
@@ -56,9 +74,15 @@ static int lite_vcpu_init(struct vcpu *vcpu)
 	vcpu->emul.ops = &lite_emul_ops;
 	vcpu->regs_avail = REGS_ALL;
 	c->quiet_gen = ~0ULL;
+	c->sti_rip = LITE_STI_NONE;
 	err = lite_tlb_init(c);
 	if (!err)
 		err = lite_fpu_init(c);
+	if (!err)
+		err = lite_mask_room_make(c);
+	if (!err)
+		err = lite_window_init(c);
+	lite_jit_vcpu_init(c);
 	if (err)
 		lite_vcpu_destroy(vcpu);
 	return err;
@@ -183,9 +207,15 @@ static void shutdown(struct engine_exit *exit)
 static bool deliver(struct lite_vcpu *c, const struct x86_event *ev, struct engine_exit *exit)
 {
 	struct vcpu *vcpu = &c->vcpu;
-	enum x86_result r = emul_deliver_event(&vcpu->emul, ev);
+	enum x86_result r;
 
-	r = vcpu_insn_done(vcpu, r);
+	if (likely(lite_fast_event(c, ev))) {
+		clear_injected(vcpu, ev);
+		lite_refresh_cpl(c);
+		return true;
+	}
+	lite_fpu_spare(c);
+	r = vcpu_insn_done(vcpu, emul_deliver_event(&vcpu->emul, ev));
 	switch (r) {
 	case X86_CONTINUE:
 		clear_injected(vcpu, ev);
@@ -245,6 +275,9 @@ static bool must_step(struct lite_vcpu *c)
 {
 	const struct vcpu *vcpu = &c->vcpu;
 
+	/* Alignment checks are the emulator's (SDM 3A 6.15, interrupt 17). */
+	if (unlikely((vcpu->x86.rflags & RFLAGS_AC) && (vcpu->x86.cr0 & CR0_AM) && vcpu->x86.cpl == 3))
+		return true;
 	return (vcpu->x86.rflags & RFLAGS_TF) || vcpu->x86.shadow || (vcpu->eff_dr7 & 0xff) || debug_client_steps(vcpu);
 }
 
@@ -309,8 +342,12 @@ static void run(struct lite_vcpu *c, const void *arg)
 	u64 va;
 
 	for (;;) {
+		/* Before the requests are looked at: a kick that comes behind this makes it negative again. */
+		if (__atomic_load_n(&c->budget, __ATOMIC_RELAXED) < 0)
+			__atomic_store_n(&c->budget, LITE_BUDGET, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&c->quiet_gen, __atomic_load_n(&lvm->flush_gen, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
 		lite_serve_pending(c);
+		lite_shadow_home(c);
 		if (unlikely(vcpu_must_exit(vcpu))) {
 			exit->reason = EXIT_NONE;
 			return;
@@ -321,8 +358,6 @@ static void run(struct lite_vcpu *c, const void *arg)
 				return;
 			}
 		}
-		if (__atomic_load_n(&c->budget, __ATOMIC_RELAXED) < 0)
-			__atomic_store_n(&c->budget, LITE_BUDGET, __ATOMIC_SEQ_CST);
 		if (unlikely(must_step(c))) {
 			if (!step(c, exit))
 				return;
@@ -344,7 +379,24 @@ static void run(struct lite_vcpu *c, const void *arg)
 			}
 			va = (u32)(va + c->cs_base);
 		}
+		vcpu->x86.rflags &= ~RFLAGS_RF; /* only the stepping path looks at it, and an instruction clears it */
 		c->seen_gen = __atomic_load_n(&lvm->code_gen, __ATOMIC_SEQ_CST);
+		if (likely(lite_jit_run(c))) {
+			if (unlikely(c->jit.differs)) {
+				exit->reason = EXIT_INTERNAL_ERROR;
+				exit->suberror = KVM_INTERNAL_ERROR_EMULATION;
+				return;
+			}
+			if (likely(c->stop == LITE_STOP_NONE))
+				continue;
+			goto stopped;
+		}
+		if (unlikely(lvm->no_links)) {
+			/* Lockstep: one instruction, and back to comparing. */
+			if (!step(c, exit))
+				return;
+			continue;
+		}
 		jump = &c->view->jump[lite_jump_hash(va)];
 		r = X86_CONTINUE;
 		ops = likely(jump->va == va) ? jump->ops : lite_block_at(c, va, &r);
@@ -360,6 +412,7 @@ static void run(struct lite_vcpu *c, const void *arg)
 		lite_execute(c, ops);
 		if (likely(c->stop == LITE_STOP_NONE))
 			continue;
+stopped:
 		if (c->stop == LITE_STOP_INT3) {
 			if (debug_int3(vcpu, exit))
 				return;
@@ -375,11 +428,18 @@ static void run(struct lite_vcpu *c, const void *arg)
 static void lite_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 {
 	struct lite_vcpu *c = to_lite(vcpu);
+	u64 gs_base = 0;
 	bool go = true;
 
 	memset(exit, 0, sizeof(*exit));
+	/* Windows are reached by it; it is the client's, who mostly has no use for it. */
+	if (c->window)
+		__asm__ volatile("rdgsbase %0" : "=r"(gs_base));
+	c->gs_base = gs_base;
 	c->efault = false;
 	c->op = NULL;
+	/* Translated code does not count the budget down: without the hint a signal would wait for somebody else's kick. */
+	host_run_hint(&c->budget);
 	__atomic_store_n(&c->budget, LITE_BUDGET, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&c->quiet_gen, __atomic_load_n(&to_lite_vm(vcpu->vm)->flush_gen, __ATOMIC_ACQUIRE), __ATOMIC_SEQ_CST);
 	lite_enter_guest(c);
@@ -401,17 +461,25 @@ static void lite_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 		lite_flags_home(c);
 		exit->reason = EXIT_EFAULT;
 	}
+	if (c->gs_base != gs_base)
+		__asm__ volatile("wrgsbase %0" : : "r"(gs_base));
 	lite_fpu_save(c);
+	lite_shadow_home(c);
 	c->window_irq = c->window_nmi = false;
 	lite_leave_guest(c);
 	__atomic_store_n(&c->quiet_gen, ~0ULL, __ATOMIC_SEQ_CST);
+	if (unlikely(lite_log_wants(LITE_LOG_EXITS)))
+		lite_log_exit(vcpu, exit);
 }
 
 const struct engine_ops lite_engine = {
 	.name = "lite",
 	.vm_size = sizeof(struct lite_vm),
 	.vcpu_size = sizeof(struct lite_vcpu),
+	.vcpu_headroom = LITE_JIT_HEADROOM,
 	.cpuid_mask = lite_cpuid_mask,
+	.vm_stats = lite_vm_stats,
+	.vcpu_stats = lite_vcpu_stats,
 	.vm_init = lite_vm_init,
 	.vm_destroy = lite_vm_destroy,
 	.vcpu_init = lite_vcpu_init,

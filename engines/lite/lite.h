@@ -1,10 +1,10 @@
 /*
- * lite: the engine for machines without virtualization hardware. It runs guest code in an ordinary process by
- * interpretation of pre-decoded blocks over a software TLB; SIMD and x87 instructions run themselves on the guest's
- * register image.
+ * lite: the engine for machines without virtualization hardware. It runs guest code in an ordinary process, translated (jit.h) or
+ * by interpretation of pre-decoded blocks, both over one software TLB. In the interpreter SIMD and x87 instructions run themselves on
+ * the guest's register image.
  *
- * Files: lite.c (engine ops, run loop), tlb.c (translation, guest memory), block.c (decoded blocks, code pages, self-
- * modifying code), lower.c (decoded instruction to handler), exec_*.c (handlers), native.c, xstate.c and gather.c (SIMD, x87, XSAVE),
+ * Files: lite.c (engine ops, run loop), tlb.c (translation, guest memory), window.c (guest memory mapped once more), block.c (decoded blocks,
+ * code pages, self-modifying code), lower.c (decoded instruction to handler), exec_*.c (handlers), native.c, xstate.c and gather.c (SIMD, x87, XSAVE),
  * fault.c (the client's memory is not there).
  *
  * All architectural state is in vcpu->x86 at every moment except, while the interpreter is inside a block: RIP (vpage +
@@ -22,38 +22,70 @@
 
 /* ---- software TLB ------------------------------------------------------------------------------------------- */
 
-#define LITE_TLB_BITS  10
+#define LITE_TLB_BITS  13 /* a kernel touches pages all over its direct map: with 1024, most misses were of entries in use */
 #define LITE_TLB_SIZE  (1U << LITE_TLB_BITS)
-#define LITE_XTLB_SIZE 256U
+#define LITE_XTLB_SIZE 1024U
 #define LITE_JUMP_SIZE 2048U
-#define LITE_L2_SIZE   4096U
+#define LITE_L2_SIZE   8192U
+#define LITE_PDE_SIZE  512U
+#define LITE_LARGE_4M 1024U
+#define LITE_LARGE_1G 256U
+#define LITE_SAVED	8U /* address spaces whose user view is kept */
+#define LITE_JIT_JUMPS 65536U
 #define LITE_TAG_NONE  1ULL /* no page begins there */
+/*
+ * What an empty place in a lite_tlb has for a tag: a page that is looked for in another place, and is not the next one either. Nothing that
+ * is no page would do, for translated code subtracts the tag: with 1, addresses 1 to 4088 would be found in it.
+ */
+#define LITE_TLB_NONE(i) ((u64)((i) ^ 2) << 12)
 
-/* Host address = linear address + addend, when the tag is the page of both ends of the access. */
-struct lite_tlb_entry {
-	u64 tag;
-	u64 addend;
+/* Which pages may be read, or written: the one at linear address tag[i] is at host[i]. */
+struct lite_tlb {
+	u64 tag[LITE_TLB_SIZE];
+	u8 *host[LITE_TLB_SIZE];
 };
 
 struct lite_exec_entry {
 	u64 tag;
 	u64 gpa;
 	u8 *host;
+	bool global;
 };
+
+/*
+ * Which of @n entries hold something, and which of those end with the address space: a bit each. And which words of these have been other
+ * than 0, so that a flush of little does not cost what the table could hold; bits of words that have become 0 may stay.
+ */
+#define LITE_SET_TOP(n) (((n) + 4095) / 4096)
+#define LITE_SET(n)                                                          \
+	struct {                                                             \
+		u64 used[(n) / 64], local[(n) / 64];                         \
+		u64 used_top[LITE_SET_TOP(n)], local_top[LITE_SET_TOP(n)]; \
+	}
 
 struct lite_jump {
 	u64 va;
 	const struct lite_op *ops;
 };
 
-/* What one privilege level sees. A write entry exists only when the page is dirty, marked in the log, and holds no code. */
+/*
+ * What one privilege level sees. A write entry exists only when the page is dirty, marked in the log, and holds no code. Entries are made
+ * by lite_set_add()'s callers only: lite_translate(), lite_jump_set(), lite_jit_jump_set().
+ */
 struct lite_view {
-	struct lite_tlb_entry r[LITE_TLB_SIZE];
-	struct lite_tlb_entry w[LITE_TLB_SIZE];
+	struct lite_tlb r, w;
 	struct lite_exec_entry x[LITE_XTLB_SIZE];
 	struct lite_jump jump[LITE_JUMP_SIZE];
+	/* The translator's jump cache, by lite_jit_hash(): where to go, and the negative of the linear address that is for. */
+	const void *jit_to[LITE_JIT_JUMPS];
+	u64 jit_minus_va[LITE_JIT_JUMPS];
 	u32 code_mode; /* what the jumps were found for */
-	bool used;
+	u32 jit_mode;
+	LITE_SET(LITE_TLB_SIZE) r_set, w_set;
+	LITE_SET(LITE_XTLB_SIZE) x_set;
+	LITE_SET(LITE_JUMP_SIZE) jump_set;
+	LITE_SET(LITE_JIT_JUMPS) jit_set;
+	u64 code_pages[64]; /* by hash: pages that jumps may lead to */
 };
 
 /* Second level: walks, as the page tables said, tagged by a generation that stands for a PCID (or for global). */
@@ -61,7 +93,42 @@ struct lite_walk_entry {
 	u64 la;
 	u64 gpa;
 	u64 gen;
-	bool user, writable, executable, dirty;
+	u8 *host;	/* NULL: no memory there */
+	struct memslot *slot; /* which goes, with @gen, before the slot does; NULL: look */
+	u32 large;	/* lite_vcpu.large[large_at] when a piece of a large page, else 0 */
+	u16 large_at;
+	u8 rights[2];	/* LITE_MAY_*; supervisor, user */
+	bool global, private;
+	u32 checked;	/* lite_vcpu.check_seq when decoded code and bytes were compared, since the walk */
+};
+#define LITE_MAY_READ  1
+#define LITE_MAY_WRITE 2 /* and the page is dirty */
+#define LITE_MAY_EXEC  4
+
+/* A paging-structure cache (SDM 3A 4.10.3): where the page table for 2 MiB is, and what the levels above it permit. */
+struct lite_pde {
+	u64 region; /* linear address >> 21 */
+	u64 gen, seq;
+	const u64 *table;
+	bool user, writable, executable;
+};
+
+/* The user view of an address space that is not the current one: its entries, to be put back if it becomes current. */
+struct lite_saved {
+	u64 gen;  /* lite_vcpu.gen; 0: none */
+	u64 used; /* when, to find the oldest */
+	u32 jit_mode;
+	u16 nr_r, nr_w, nr_x, nr_jit;
+	struct {
+		u64 tag;
+		u8 *host;
+	} r[192], w[128];
+	struct lite_exec_entry x[64];
+	struct {
+		u64 minus_va;
+		const void *to;
+		u16 i;
+	} jit[512];
 };
 
 /* ---- decoded code ------------------------------------------------------------------------------------------- */
@@ -74,6 +141,7 @@ typedef const struct lite_op *lite_handler(struct lite_vcpu *c, const struct lit
 #define LITE_OP_CHAINED	 1 /* ->chain may name the target's first op */
 #define LITE_OP_BACKWARD 2 /* taken, it goes back: poll */
 #define LITE_OP_LEAVES	 4 /* emulated, and may have changed what the block stands on */
+#define LITE_OP_OWN	 8 /* lite_faults_itself() */
 
 /* One pre-decoded instruction. @r1, @r2, @base, @index, @seg are byte offsets from struct lite_vcpu. */
 struct lite_op {
@@ -95,10 +163,11 @@ _Static_assert(sizeof(struct lite_op) == 40, "one op");
 struct lite_block {
 	u64 gpa;
 	u32 mode;
-	u16 len;	/* bytes of the page that were decoded */
-	bool dead;	/* (code_lock) ops[0] says so too */
+	u16 from, to;	/* bytes of the page that it was made from */
+	bool dead;	/* (code_lock) ops[0], or the translation, says so too */
 	struct lite_block *hash_next;
 	struct lite_block *page_next;
+	struct lite_jit_code *jit; /* translated: no ops */
 	struct lite_op ops[];
 };
 
@@ -107,6 +176,9 @@ struct lite_page {
 	u64 gfn;
 	struct lite_page *hash_next;
 	struct lite_block *blocks;
+	bool checked;	/* (a) to read: its blocks look at the bytes themselves, see block.c; it has no code bit, no copy, nothing is covered */
+	u16 heat;	/* what stores to it have cost lately */
+	u64 heat_since, checked_since; /* host_now_ns() */
 	u64 covered[4096 / 64]; /* bit per byte that a live block was decoded from */
 	u8 copy[4096];
 };
@@ -115,14 +187,22 @@ struct lite_page {
 struct lite_gfns {
 	u64 code[512];	  /* (a) the page holds live blocks: no write entries */
 	u64 written[512]; /* (a) since the bit was cleared, some TLB may have got a write entry */
+	u64 windowed[512]; /* (a) the same of windows: see lite_window_revoke() */
 };
+/* A piece of a kernel's code, see text.h. */
+struct lite_text {
+	u64 va, gpa; /* (a) the first */
+};
+
 #define LITE_GFNS_SHIFT 15
 #define LITE_GFNS_TOP	(1U << (GPA_BITS + 2 - HOST_PAGE_SHIFT - LITE_GFNS_SHIFT))
 
-#define LITE_BLOCK_HASH 32768U
+#define LITE_BLOCK_HASH 131072U
 #define LITE_PAGE_HASH	8192U
+#define LITE_APART	65536U
+#define LITE_TEXTS	64U
 #define LITE_ARENA_CHUNK (1UL << 20)
-#define LITE_ARENA_MAX	 (48UL << 20)
+#define LITE_ARENA_MORE	 (4UL << 20) /* what decoded code may take more than translated code */
 
 struct lite_chunk {
 	struct lite_chunk *next;
@@ -137,14 +217,23 @@ struct lite_vm {
 	struct lite_block *blocks[LITE_BLOCK_HASH];
 	struct lite_page *pages[LITE_PAGE_HASH];
 	struct lite_chunk *chunks;
-	size_t arena_used;
+	u64 arena_used, jit_bytes; /* (a) to read */
+	u64 arena_max;		   /* (i) */
+	u64 jit_verified, jit_violations; /* (a) what jit_verify.c looked at, and did not let through */
 	struct lite_chunk *condemned; /* thrown away, perhaps still read: see arena_condemn() */
 	u64 condemned_gen;
 	u64 flush_gen; /* (a) counts flushes of the cache */
 	u64 code_gen; /* (a) counts deaths of blocks */
+	u32 nr_checked; /* (a) to read: pages that are checked */
+	u64 pages_checked, pages_settled; /* (a) to read: how often one became such, and ordinary again */
 	u32 gfns_end; /* (a) gfns[] is empty from here on: it is large, and mostly never touched */
 	struct lite_gfns *gfns[LITE_GFNS_TOP]; /* (a) */
 	struct lite_stubs *stubs;
+	struct lite_jit *jit; /* (i) NULL: this host cannot */
+	bool no_links;	      /* (i) every block returns to C */
+	struct lite_text texts[LITE_TEXTS];
+	u64 nr_texts, texts_removed; /* (a) to read */
+	u64 apart[LITE_APART / 64]; /* by hash of their GPA: blocks whose groups of accesses kept reaching over the end of a page */
 };
 
 /* What lower.c is to know of the place of an instruction. */
@@ -163,8 +252,32 @@ struct lite_lower {
 #define LITE_PEND_ALL	 1
 #define LITE_PEND_WRITE	 2
 #define LITE_PEND_BLOCKS 4 /* the block cache is to be thrown away: forget every pointer into it */
+#define LITE_PEND_TEXT	 8 /* look again where texts are */
 
 #define LITE_BUDGET 512 /* poll points between two looks at what a lost hint might have said */
+
+/* Core, lite and hosts/user leave the guest's vector registers alone: see hosts/user/general.h. */
+#ifdef HOST_GENERAL_ONLY
+#define LITE_SIMD_SAFE 1
+#else
+#define LITE_SIMD_SAFE 0
+#endif
+
+/* What translated code calls, see jit.c. */
+enum lite_jit_fn { LITE_JIT_MISS, LITE_JIT_GROUP, LITE_JIT_EMULATE, LITE_JIT_INSN, LITE_JIT_FAST, LITE_JIT_LINK, LITE_JIT_JUMP, LITE_JIT_DEAD, LITE_JIT_POLL,
+		   LITE_JIT_FAULT, LITE_JIT_CROSS, LITE_JIT_FNS };
+#define LITE_JIT_HEADROOM (256UL << 10) /* the stack of signal handlers that interrupt translated code */
+#define LITE_JIT_BLOCK_MAX 16384UL	/* bytes of a block's code */
+/*
+ * Bits of an address that pick its entry of the jump cache, and the entry. Without the lowest two: half of all targets are functions,
+ * aligned, and would share a sixteenth of the entries; no two returns are that close to each other.
+ */
+#define LITE_JIT_JUMP_SHIFT 2
+#define LITE_JIT_JUMP_MASK  ((LITE_JIT_JUMPS - 1ULL) << LITE_JIT_JUMP_SHIFT)
+static inline unsigned lite_jit_hash(u64 va)
+{
+	return (va & LITE_JIT_JUMP_MASK) >> LITE_JIT_JUMP_SHIFT;
+}
 
 /* Classes of state an op needs, bits of ->fpu_live; by enum insn_state. */
 #define LITE_FPU_CLASS(state) (1U << (state))
@@ -188,9 +301,12 @@ struct lite_vcpu {
 	u64 x87_rip, x87_dp; /* of the last x87 instruction that records them */
 	u16 x87_op;
 	u64 xfeatures;	  /* components that load and save move */
+	u64 area_rfbm;	  /* what the last XSAVEC was asked for, and how long that is */
+	u32 area_end;
 	u8 *fpu_init;	  /* an XSAVE image of the host's defaults */
 	u64 native_regs[4]; /* AX, CX, DX, flags of a stub */
 
+	u64 sti_rip;  /* what the last STI shadows, see lite_shadow_home() */
 	u32 pending;  /* (a) LITE_PEND_* */
 	u64 quiet_gen; /* (a) lite_vm.flush_gen when it last held no pointer into the block cache; ~0 outside of KVM_RUN */
 	u32 in_guest; /* (a) holds translations; else another may go on without it */
@@ -203,6 +319,7 @@ struct lite_vcpu {
 	bool watching;	/* breakpoints are live: accesses are compared, hits collected */
 	u64 debug_hits;
 	enum x86_result emul_result;
+	bool fill_fault; /* see lite_tlb_fill() */
 	bool efault;	/* the client's memory was not there: KVM_RUN gives -EFAULT */
 	u64 efault_gpa;
 
@@ -213,20 +330,67 @@ struct lite_vcpu {
 	u8 seen_smm;
 	u32 code_mode;
 	u64 gen, gen_global, gen_floor, gen_next;
+	bool text_stale, text_ok; /* (v) texts are to be looked for; they were all where they are to be, see text.h */
+	bool text_check;	  /* and their code may be another */
+	u64 window_gen; /* that may use the window; 0: none */
+	u64 window_gs, gs_base; /* what the base of GS is to be for it; what it is */
+	u32 window_mode;
+	struct lite_window *window; /* (i) NULL: windows=off */
 
 	struct lite_lower lower;
 	struct lite_op decode_ops[66];
-	bool large_2m[4096], large_1g[64]; /* by hash: pieces of large pages are cached */
+	u32 large_next;
+	u32 pcid; /* which ->gen is */
+	u32 large[LITE_LARGE_4M + LITE_LARGE_1G]; /* see tlb.c */
+	u32 check_seq; /* lite_walk_entry.checked */
+	u64 pde_seq;
+	struct lite_pde *pde;
+	struct lite_saved *saved;
+	u64 saved_clock;
 	u32 pauses;
-	struct lite_view *views;   /* [0] supervisor, [1] user */
+	u32 crossings; /* jit.c: instructions across pages that were others than when they were translated */
+	u32 group_crossings; /* jit.c: groups of accesses that reached over the end of a page */
 	struct lite_walk_entry *l2;
 	u64 *pcid_gen;		   /* [4096] */
 	u8 *scratch;		   /* pages for copies, [2] */
+	u8 *mask_room;		   /* see gather.c */
 
 	struct {
-		u64 tlb_fill, tlb_walk, blocks, blocks_killed, slow_ops, lookups, native_slow, shootdowns;
-	} count;
+		u64 tlb_mask, page_mask, jump_mask; /* (i) PEXT's, of addresses */
+		u64 sign_mask;	  /* (i) of the budget */
+		u64 c_sp;	  /* stack of the C code that entered translated code */
+		u64 t0, t1, t2, save; /* scratch registers */
+		const void *to;	  /* where translated code goes on */
+		const void *fn[LITE_JIT_FNS]; /* (i) */
+		u32 site;	  /* of what called C: offset in the page, bytes << 16, write << 31 */
+		u32 mode;	  /* what blocks have to be translated for */
+		u16 code_fl;	  /* the flags, while a block compares its code */
+		u64 fault_pc, fault_addr;
+		bool fault_write;
+		u64 delta[256];	  /* by bits 42 to 49 of a user address: what is added to it in windows, see window.h */
+		void *block;	  /* struct jit_block, while one is made */
+		bool lockstep;	  /* nothing is emulated: stop before it */
+		bool apart;	  /* the block that is made is one of lite_vm.apart */
+		bool differs;	  /* lockstep found a difference: the guest stops */
+		void *checks;	  /* lockstep.c's */
+	} jit;
+	struct {
+		/* Flushes: of everything, of an address space, switches of it and those that found their view kept, of a page, of a page
+		 * in a large region, of write entries, of exec entries, of jumps. */
+		u64 flush_all, flush_pcid, flush_switch, flush_restored, flush_page, flush_large, flush_writes, flush_exec, flush_jumps;
+		u64 tlb_l2, tlb_pde;
+		u64 window_opened, window_closed, window_faults, window_maps;
+		u64 text_looks;
+		u64 tlb_fill, tlb_walk, blocks, blocks_killed, slow_ops, lookups, native_slow, shootdowns, lockstep;
+		u64 jit_blocks, jit_insns, jit_jumps; /* translated; jumps that the cache did not know */
+		u64 translate_ticks; /* of stats_now() */
+		u64 jit_checked, jit_stale; /* translated to check themselves; found that they are not what the code is */
+	} count; /* shown by stats.c */
+	struct lite_view views[2]; /* [0] supervisor, [1] user; last: they are large */
 };
+
+/* stats.c */
+extern const struct engine_stat lite_vcpu_stats[], lite_vm_stats[];
 
 enum lite_stop { LITE_STOP_NONE, LITE_STOP_SLOW, LITE_STOP_INT3 };
 
@@ -267,11 +431,22 @@ static inline void lite_flags_take(struct lite_vcpu *c)
 enum lite_access { LITE_READ, LITE_WRITE, LITE_EXEC };
 
 #define LITE_MODE_FLAT 8 /* code_mode beside enum x86_mode: CS, DS, ES, SS cover everything from 0 */
+/* jit.mode has these too. */
+#define LITE_MODE_JIT  16
+#define LITE_MODE_USER 32
+#define LITE_MODE_ALONE 64 /* every access is checked by itself */
+#define LITE_MODE_WINDOW 128 /* accesses go by the window */
+#define LITE_MODE_FPU_SHIFT 8 /* fpu_usable */
+#define LITE_MODE_FPU_BITS  0xffffU
+#define LITE_MODE_TEXT (1U << 29) /* branches lead from page to page, see text.h */
+#define LITE_MODE_WINDOW_LOW (1U << 30) /* GS reaches the lowest slot, and no other */
 static inline unsigned lite_jump_hash(u64 va)
 {
 	return (va ^ (va >> 12)) % LITE_JUMP_SIZE;
 }
 #define LITE_JUMP_NONE (BIT64(63) | 1) /* not canonical */
+/* What an empty place in jit_minus_va has: an address that is looked for in another one. RET may go anywhere, also where nothing can be. */
+#define LITE_JIT_JUMP_NONE(i) ((i) ? 0 : -(1ULL << LITE_JIT_JUMP_SHIFT))
 
 void lite_tlb_flush(struct vcpu *vcpu, enum tlb_scope scope, u64 arg);
 int lite_tlb_init(struct lite_vcpu *c);
@@ -282,9 +457,52 @@ void lite_tlb_flush_all(struct lite_vcpu *c);
 /** First level only; the second level's walks stay. */
 void lite_tlb_flush_first(struct lite_vcpu *c);
 void lite_tlb_flush_writes(struct lite_vcpu *c);
+/** Those that lead to the page at @host. */
+void lite_tlb_flush_writes_to(struct lite_vcpu *c, const u8 *host);
 void lite_tlb_flush_exec(struct lite_vcpu *c);
 void lite_jumps_flush(struct lite_vcpu *c);
-/** Makes the fast path succeed for [@la, @la + @size), in one page. False: the slow path has to serve the access. */
+void lite_jit_jumps_flush(struct lite_view *view);
+/* The @i-th entry of the table with @set_ (LITE_SET) holds something. */
+#define lite_set_add(set_, i_, global_)                                          \
+	do {                                                                     \
+		unsigned at_ = (i_);                                             \
+                                                                                 \
+		(set_)->used[at_ / 64] |= BIT64(at_ % 64);                       \
+		(set_)->used_top[at_ / 4096] |= BIT64(at_ / 64 % 64);            \
+		if (global_) {                                                   \
+			(set_)->local[at_ / 64] &= ~BIT64(at_ % 64);             \
+		} else {                                                         \
+			(set_)->local[at_ / 64] |= BIT64(at_ % 64);              \
+			(set_)->local_top[at_ / 4096] |= BIT64(at_ / 64 % 64);   \
+		}                                                                \
+	} while (0)
+/* Whether the exec translation at @va, which is in the TLB, outlives its address space. */
+static inline bool lite_exec_global(const struct lite_view *view, u64 va)
+{
+	const struct lite_exec_entry *x = &view->x[(va >> 12) % LITE_XTLB_SIZE];
+
+	return x->tag == (va & PAGE_MASK_) && x->global;
+}
+/** Enters a jump; the page of @va has just been translated for execution. */
+static inline void lite_jump_set(struct lite_view *view, u64 va, const struct lite_op *ops)
+{
+	unsigned i = lite_jump_hash(va);
+
+	view->jump[i].ops = ops;
+	view->jump[i].va = va;
+	lite_set_add(&view->jump_set, i, lite_exec_global(view, va));
+}
+/** The same in the translator's cache, at @i. */
+static inline void lite_jit_jump_set(struct lite_view *view, unsigned i, u64 va, const void *to)
+{
+	view->jit_to[i] = to;
+	view->jit_minus_va[i] = -va;
+	lite_set_add(&view->jit_set, i, lite_exec_global(view, va));
+}
+/**
+ * Makes the fast path succeed for [@la, @la + @size), in one page. False: the slow path has to serve the access; or, with
+ * c->fill_fault, all that it could do is raise the page fault that vcpu->emul.fault holds.
+ */
 bool lite_tlb_fill(struct lite_vcpu *c, u64 la, unsigned size, bool write);
 /* Where a linear address leads. @host NULL: no memory for this access (MMIO, a write to a read-only slot). */
 struct lite_place {
@@ -297,6 +515,8 @@ struct lite_place {
  * X86_FAULT recorded in vcpu->emul. A write is in the dirty log when this returns.
  */
 enum x86_result lite_translate(struct lite_vcpu *c, u64 la, enum lite_access access, bool system, struct lite_place *place);
+/** The walk that is remembered of @la, NULL: none is. */
+struct lite_walk_entry *lite_walk_find(struct lite_vcpu *c, u64 la);
 extern struct emul_ops lite_emul_ops;
 void lite_emul_ops_init(void);
 enum x86_result lite_read(struct emul *e, u64 la, void *buf, unsigned len, unsigned acc);
@@ -324,8 +544,17 @@ static inline bool lite_is_code(struct lite_vm *lvm, u64 gfn)
  * with @old compares and exchanges (*@done says whether). Translates again under the lock.
  */
 enum x86_result lite_code_write(struct lite_vcpu *c, u64 la, bool system, const void *buf, unsigned len, void *old, bool *done);
+/** Makes the page of @va ordinary again if it is a checked one and nobody has changed its code for a while. Returns whether it did. */
+bool lite_code_settle(struct lite_vcpu *c, u64 va);
+/** Whether the block of a checked page at @va is what the code there is, but for immediates that it reads; else it dies. False, too: there is none. */
+bool lite_code_same(struct lite_vcpu *c, u64 va);
 /** The page's bytes against what was decoded: the client may have written it. */
 void lite_code_validate(struct lite_vcpu *c, u64 gfn, const u8 *host);
+/** The lock of all that has to do with blocks. May have waited for other vCPUs, and served what they asked for. */
+void lite_code_lock(struct lite_vcpu *c);
+void lite_code_unlock(struct lite_vcpu *c);
+/** All blocks of a page die; code_lock held. */
+void lite_code_kill(struct lite_vcpu *c, u64 gfn);
 /** A vCPU that goes where it may block stops counting as in the guest, and serves what was asked of it when it is back. */
 void lite_leave_guest(struct lite_vcpu *c);
 void lite_enter_guest(struct lite_vcpu *c);
@@ -366,10 +595,17 @@ static inline void lite_fpu_save(struct lite_vcpu *c)
 		lite_fpu_save_slow(c);
 }
 void lite_fpu_load(struct lite_vcpu *c);
-/** Recomputes ->fpu_usable; the registers are at home. */
+/** Before a call that leaves the engine: saves the registers where it might clobber them. */
+static inline void lite_fpu_spare(struct lite_vcpu *c)
+{
+	if (!LITE_SIMD_SAFE)
+		lite_fpu_save(c);
+}
+/** Recomputes ->fpu_usable and ->fpu_live. */
 void lite_fpu_refresh(struct lite_vcpu *c);
 /** The image with every component written out, for code that works on it. */
 void lite_fpu_normalize(struct lite_vcpu *c);
+void lite_xstate_init(void);
 /** Standard-format offset and size in bytes of an XSAVE component above 1; 0: the host has it not. */
 u32 lite_xstate_offset(unsigned component, u32 *size, bool *aligned);
 /** emul_ops->native. */
@@ -380,10 +616,65 @@ bool lite_native_lower(struct lite_lower *l, struct lite_op *op);
 enum x86_result lite_native_run(struct lite_vcpu *c, const struct insn *insn, void *mem);
 /** XSAVE, FXSAVE, FNSAVE, FNSTENV and their inverses, on the image. */
 bool lite_is_xstate(const struct insn *insn);
+/** Bytes of an XSAVE area with components @rfbm, in the compacted format or the standard one. */
+u32 lite_xstate_end(u64 rfbm, bool compact);
+/** No component that lite knows lies beyond this many bytes of an XSAVE area, in either format. */
+u32 lite_xstate_most(void);
+#define LITE_XSTATE_LOADED (XCR0_FP | XCR0_SSE | XCR0_AVX | XCR0_AVX512) /* what is ever in the CPU, of what the host has */
 enum x86_result lite_xstate(struct lite_vcpu *c, const struct insn *insn);
-/** Gathers, scatters, masked moves: memory element by element. */
+/** Gathers, scatters, masked moves: not all of the memory operand need be accessible. */
 bool lite_is_masked(const struct insn *insn);
+/** Stores that may not happen at all, or leave something behind, where their operand cannot be written: see lite_store_fault(). */
+bool lite_is_loose_store(const struct insn *insn);
+/** Whether a page that is missing is not all that there is to say of @insn: the emulator has to see it. */
+static inline bool lite_faults_itself(const struct insn *insn)
+{
+	return lite_is_masked(insn) || lite_is_loose_store(insn);
+}
+/** VZEROUPPER and VZEROALL outside 64-bit mode. */
+enum x86_result lite_vzero(struct lite_vcpu *c, const struct insn *insn);
+int lite_mask_room_make(struct lite_vcpu *c);
+void lite_mask_room_free(struct lite_vcpu *c);
 enum x86_result lite_masked(struct lite_vcpu *c, const struct insn *insn);
+/** A loose store's fault, which is in vcpu->emul.fault, to its operand at @la (not canonical, say: the offset): what this processor makes of it. */
+enum x86_result lite_store_fault(struct lite_vcpu *c, const struct insn *insn, u64 la);
+
+/* ---- jit*.c ---------------------------------------------------------------------------------------------------------- */
+
+int lite_jit_init(struct lite_vm *lvm);
+void lite_jit_destroy(struct lite_vm *lvm);
+void lite_jit_vcpu_init(struct lite_vcpu *c);
+void lite_jit_vcpu_destroy(struct lite_vcpu *c);
+/** The translations that the jump caches lead to are gone. */
+void lite_jit_forget(struct lite_vcpu *c);
+/** The block died: who comes is sent to look again. code_lock held. */
+void lite_jit_kill(struct lite_vm *lvm, struct lite_block *block);
+/** All translations are thrown away; code_lock held, no vCPU will go on in them. */
+void lite_jit_flush(struct lite_vm *lvm);
+/** Whether @pc is in translated code. */
+bool lite_jit_contains(const struct lite_vm *lvm, u64 pc);
+/** No more blocks fit. */
+bool lite_jit_full(struct lite_vm *lvm);
+/** Runs translated code from RIP on, until something has to be looked at. False: the interpreter has to. */
+bool lite_jit_run(struct lite_vcpu *c);
+struct lite_jit_code;
+struct lite_jit;
+/**
+ * Translates what is at @off of @in, whose bytes are @page, for @mode; code_lock held. @va: of the page, for LITE_MODE_TEXT. If it is
+ * checked: to compare itself with the guest's memory each time. *@from, *@to: the bytes that it depends on. NULL: it cannot be.
+ */
+struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_page *in, const u8 *page, u32 mode, u64 va, unsigned off,
+					 u16 *from, u16 *to);
+/** A host exception at *@rip of translated code, which is then to go on at *@rip. Signal handler. */
+bool lite_jit_fault(struct lite_vcpu *c, u64 *rip);
+/** Like lite_block_at(), of translated blocks. */
+struct lite_block *lite_jit_block_at(struct lite_vcpu *c, u64 va, enum x86_result *r);
+/** The same for mode @mode; the jump cache does not hear of it. */
+struct lite_block *lite_jit_block_apart(struct lite_vcpu *c, u64 va, u32 mode, enum x86_result *r);
+/** What comes to the dead translation that contains @pc (rx) by links goes to @block from now on. May wait for other vCPUs. */
+void lite_jit_forward(struct lite_vcpu *c, const u8 *pc, struct lite_block *block);
+/** The translation that contains @pc (rx) is to be made anew when it is next wanted, @apart: without groups. May wait for other vCPUs. */
+void lite_jit_drop(struct lite_vcpu *c, const u8 *pc, bool apart);
 
 /* ---- fault.c ---------------------------------------------------------------------------------------------------- */
 
@@ -391,11 +682,16 @@ enum x86_result lite_masked(struct lite_vcpu *c, const struct insn *insn);
 void lite_fault_init(void);
 void lite_fault_add_stubs(struct lite_stubs *stubs, const void *code, size_t size);
 void lite_fault_remove_stubs(struct lite_stubs *stubs);
+/** The same of translated code. */
+void lite_fault_add_jit(struct lite_jit *jit, const void *code, size_t size);
+void lite_fault_remove_jit(struct lite_jit *jit);
 /**
  * Runs @fn(@c, @arg). False: a handler or stub in it touched client memory that is not there and everything up to here was dropped.
  * No locks may be held by what handlers call.
  */
 bool lite_fault_guard(void (*fn)(struct lite_vcpu *c, const void *arg), struct lite_vcpu *c, const void *arg);
+/** Where the access that lite_fault_guard() reported went; 0: no address, as with #GP. */
+u64 lite_fault_addr(void);
 /** LOCK CMPXCHG of 2, 4, 8 bytes at an unaligned @host: 0 exchanged, 1 not, -EFAULT. */
 int lite_cmpxchg_unaligned(u8 *host, void *old, const void *new, unsigned len);
 

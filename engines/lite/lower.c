@@ -3,6 +3,7 @@
  * stands in code whose segments are not flat, becomes lite_op_insn, which gives the decoded instruction to the emulator.
  */
 #include "engines/lite/native.h"
+#include "engines/lite/system.h"
 
 enum { CODE_64, CODE_32, CODE_OTHER };
 
@@ -53,7 +54,8 @@ int lite_lower_mem(struct lite_lower *l, struct lite_op *op, const struct insn *
 	op->base = reg_offset(m->base);
 	op->seg = offsetof(struct lite_vcpu, zero);
 	if (kind == CODE_32) {
-		if (insn->addrsize != 4 || m->seg == SEG_FS || m->seg == SEG_GS)
+		/* A code segment is never writable. */
+		if (insn->addrsize != 4 || m->seg == SEG_FS || m->seg == SEG_GS || (m->seg == SEG_CS && (m->access & OPA_WRITE)))
 			return -1;
 		op->disp = (s32)disp;
 		return EA_KIND_E;
@@ -367,16 +369,6 @@ static lite_handler *lower_branch(struct lite_lower *l, struct lite_op *op, cons
 	}
 }
 
-static lite_handler *lower_string(struct lite_lower *l, struct lite_op *op, const struct insn *insn, unsigned n)
-{
-	int size = size_index(insn->opsize);
-
-	if (code_kind(l->mode) != CODE_64 || insn->addrsize != 8 || insn->seg_override != INSN_SEG_NONE || size < 0)
-		return NULL;
-	op->aux = insn->rep != INSN_REP_NONE;
-	return lite_string_ops[n][size];
-}
-
 static lite_handler *lower_one(struct lite_lower *l, struct lite_op *op, const struct insn *insn)
 {
 	int size = size_index(insn->nops ? insn->op[0].size : insn->opsize), form;
@@ -468,8 +460,6 @@ static lite_handler *lower_one(struct lite_lower *l, struct lite_op *op, const s
 	case MN_JMP_NEAR:
 	case MN_CALL_NEAR:
 	case MN_RET_NEAR: return lower_branch(l, op, insn);
-	case MN_MOVS: return lower_string(l, op, insn, 0);
-	case MN_STOS: return lower_string(l, op, insn, 1);
 	default: return NULL;
 	}
 }
@@ -485,7 +475,7 @@ static bool stays_in_block(const struct insn *insn)
 		return true;
 	switch (insn->mnemonic) {
 	case MN_PUSHF: case MN_ENTER: case MN_LEAVE: case MN_CBW: case MN_CWD: case MN_XLAT: case MN_SALC: case MN_LAHF:
-	case MN_SAHF: case MN_CMOVCC: case MN_SETCC: case MN_MOVNTI: case MN_MOVS: case MN_CMPS: case MN_STOS: case MN_LODS:
+	case MN_SAHF: case MN_CMOVCC: case MN_SETCC: case MN_MOVNTI: case MN_MOVDIRI: case MN_MOVS: case MN_CMPS: case MN_STOS: case MN_LODS:
 	case MN_SCAS: case MN_CLC: case MN_STC: case MN_CMC: case MN_CLD: case MN_STD: case MN_PUSH_SREG: case MN_RDTSC: case MN_RDTSCP:
 	case MN_RDRAND: case MN_RDSEED: case MN_RDFSBASE: case MN_RDGSBASE: case MN_WRFSBASE: case MN_WRGSBASE: case MN_CPUID: case MN_XGETBV:
 	case MN_NOP: case MN_LFENCE: case MN_MFENCE: case MN_SFENCE: case MN_CLFLUSH: case MN_CLFLUSHOPT: case MN_CLWB: case MN_LAR:
@@ -496,18 +486,58 @@ static bool stays_in_block(const struct insn *insn)
 	}
 }
 
+/* What has a function in system.h. */
+static bool lower_system(struct lite_lower *l, struct lite_op *op, const struct insn *insn)
+{
+	struct lite_system *sys;
+	lite_fast_fn *fn;
+	unsigned after;
+
+	if (code_kind(l->mode) == CODE_OTHER)
+		return false;
+	fn = lite_fast_lookup(insn, &after);
+	if (!fn)
+		return false;
+	sys = lite_arena_alloc(l->lvm, sizeof(*sys));
+	if (!sys)
+		return false;
+	sys->fn = fn;
+	sys->insn = *insn;
+	op->insn = &sys->insn;
+	op->aux = after;
+	/* The emulator, where it has to help out. */
+	if (!stays_in_block(insn))
+		op->flags |= LITE_OP_LEAVES;
+	if (after & (LITE_AFTER_CPL | LITE_AFTER_ALL)) {
+		l->ended = true;
+		op->flags |= LITE_OP_LEAVES; /* emulated too: nothing stands behind it */
+		op->fn = lite_op_fast_leave;
+	} else if (after & LITE_AFTER_PART) {
+		op->fn = lite_op_fast_part;
+	} else {
+		op->fn = after ? lite_op_fast_events : lite_op_fast;
+	}
+	return true;
+}
+
 void lite_lower(struct lite_lower *l, struct lite_op *op, unsigned off)
 {
 	const struct insn *insn = &l->insn;
 	struct insn *copy;
 
 	op->fn = lower_one(l, op, insn);
-	if (op->fn)
+	if (op->fn) {
+		/* Emulated after all (its operand crosses pages), a branch may go to the next instruction: the block has none. */
+		if (l->ended)
+			op->flags |= LITE_OP_LEAVES;
 		return;
+	}
 	/* What lower_one() began is not to be believed. */
 	l->ended = false;
 	op->flags = 0;
 	if (insn->state != INSN_STATE_NONE && insn->state != INSN_STATE_VEX_GPR && lite_native_lower(l, op))
+		return;
+	if (lower_system(l, op, insn))
 		return;
 	if (!stays_in_block(insn)) {
 		l->ended = true;

@@ -6,9 +6,10 @@
  *	[mov [rdi], rax ...; lahf; seto al; mov [rdi+24], ax]	and back, with the flags, where it sets them
  *	ret
  *
- * Vector, mask and x87 registers are the guest's own, loaded lazily: lite_fpu_load() at the first such instruction, lite_fpu_save() by everything
- * that may call into the C library or core (all of lite and core is compiled -mgeneral-regs-only). Between these the
- * general-register handlers leave them alone.
+ * Vector, mask and x87 registers are the guest's own, loaded lazily: lite_fpu_load() at the first such instruction, lite_fpu_save() by what
+ * works on their image, and when KVM_RUN ends. Everything between leaves them alone: core, lite and hosts/user are compiled -mgeneral-regs-only,
+ * and what they call of the C library is chosen (hosts/user/general.h). Where that does not hold, in the sanitizers' builds,
+ * lite_fpu_spare() is lite_fpu_save().
  *
  * Faults: memory is translated and its alignment checked before the stub runs. Unmasked floating-point exceptions and
  * instructions that the host lacks arrive as SIGFPE and SIGILL with RIP in a stub; the handler returns from the stub with R8 set, and
@@ -20,6 +21,7 @@
 #include "engines/lite/native.h"
 
 #include "core/x86/fpu.h"
+#include "engines/lite/recode.h"
 
 #define STUB_ROOM  (4UL << 20)
 #define STUB_SLOT  64
@@ -39,7 +41,7 @@ int lite_stubs_init(struct lite_vm *lvm)
 
 	if (!stubs)
 		return -ENOMEM;
-	err = lite_stub_room_make(&stubs->room, STUB_ROOM);
+	err = lite_stub_room_make(&stubs->room, STUB_ROOM, NULL);
 	if (err) {
 		host_free_pages(stubs, sizeof(*stubs));
 		return err;
@@ -83,7 +85,7 @@ int lite_fpu_init(struct lite_vcpu *c)
 	x = (struct xsave_legacy *)c->fpu_init;
 	x->mxcsr = MXCSR_INIT;
 	x->fcw = FCW_INIT;
-	c->xfeatures = host_xcr0() & (XCR0_FP | XCR0_SSE | XCR0_AVX | XCR0_AVX512);
+	c->xfeatures = host_xcr0() & LITE_XSTATE_LOADED;
 	return 0;
 }
 
@@ -98,7 +100,6 @@ void lite_fpu_refresh(struct lite_vcpu *c)
 	const struct x86_state *s = &c->vcpu.x86;
 	u32 usable = 0;
 
-	lite_fpu_save(c);
 	if (!(s->cr0 & CR0_TS)) {
 		if (!(s->cr0 & CR0_EM)) {
 			usable |= LITE_FPU_CLASS(INSN_STATE_X87) | LITE_FPU_CLASS(INSN_STATE_MMX);
@@ -112,6 +113,7 @@ void lite_fpu_refresh(struct lite_vcpu *c)
 		}
 	}
 	c->fpu_usable = usable;
+	c->fpu_live = c->fpu_loaded ? usable : 0;
 }
 
 void lite_fpu_load(struct lite_vcpu *c)
@@ -151,6 +153,8 @@ void lite_fpu_save_slow(struct lite_vcpu *c)
 		x->fdp = c->x87_dp;
 		x->fop = c->x87_op;
 	}
+	if (lite_jit_contains(to_lite_vm(c->vcpu.vm), x->fip))
+		x->fip = x->fdp = x->fop = 0;
 }
 
 void lite_fpu_normalize(struct lite_vcpu *c)
@@ -164,56 +168,26 @@ void lite_fpu_normalize(struct lite_vcpu *c)
 /* How an instruction uses general registers. */
 struct gpr_use {
 	bool any, flags_out, flags_in;
-	bool reg_is_gpr, rm_is_gpr; /* ModRM.reg, ModRM.rm */
+	u8 reg, rm; /* the guest's in ModRM.reg, ModRM.rm; LITE_NO_REG: none there */
 	bool out_ax, out_cx; /* implied results: FNSTSW AX; PCMPESTRI, PCMPISTRI */
-	bool in_ax_dx;	     /* PCMPESTRx */
 };
 
-static bool has_pp66(const struct insn *insn)
+static void find_gprs(const struct insn *insn, struct gpr_use *gprs)
 {
-	return insn->encoding == INSN_ENC_LEGACY ? insn->mandatory == 0x66 : insn->pp == 1;
-}
+	struct lite_fields f;
+	struct lite_use use;
 
-static void find_gprs(const struct insn *insn, struct gpr_use *use)
-{
-	memset(use, 0, sizeof(*use));
-	if (insn->state == INSN_STATE_X87) {
-		use->out_ax = insn->mnemonic == MN_FNSTSW && !insn->has_mem;
-		use->flags_in = insn->mnemonic == MN_FCMOVCC;
-		use->flags_out = insn->mnemonic == MN_FCOMI || insn->mnemonic == MN_FCOMIP || insn->mnemonic == MN_FUCOMI ||
-				 insn->mnemonic == MN_FUCOMIP;
-		use->any = use->out_ax | use->flags_in | use->flags_out;
-		return;
-	}
-	for (unsigned i = 0; i < insn->nops; i++) {
-		if (insn->op[i].kind != OPK_GPR)
-			continue;
-		if (insn->map == INSN_MAP_0F && (insn->opcode == 0x50 || insn->opcode == 0xd7 || insn->opcode == 0xc5 ||
-						 insn->opcode == 0x2c || insn->opcode == 0x2d || insn->opcode == 0x78 ||
-						 insn->opcode == 0x79 || insn->opcode == 0x93))
-			use->reg_is_gpr = true;
-		else if (insn->map == INSN_MAP_5 && (insn->opcode == 0x2c || insn->opcode == 0x2d || insn->opcode == 0x78 ||
-						     insn->opcode == 0x79))
-			use->reg_is_gpr = true;
-		else if (insn->mod == 3)
-			use->rm_is_gpr = true;
-	}
-	if (insn->map == INSN_MAP_0F3A && insn->opcode >= 0x60 && insn->opcode <= 0x63 && has_pp66(insn)) {
-		use->rm_is_gpr = use->reg_is_gpr = false; /* what the decoder may list as operands is implied */
-		use->in_ax_dx = insn->opcode <= 0x61;
-		use->out_cx = insn->opcode & 1;
-		use->flags_out = true;
-	}
-	if (insn->map == INSN_MAP_0F && (insn->opcode == 0x2e || insn->opcode == 0x2f))
-		use->flags_out = true; /* (U)COMISS, (U)COMISD */
-	if (insn->map == INSN_MAP_5 && (insn->opcode == 0x2e || insn->opcode == 0x2f))
-		use->flags_out = true;
-	if (insn->map == INSN_MAP_0F38 && has_pp66(insn) && (insn->opcode == 0x17 || insn->opcode == 0x0e || insn->opcode == 0x0f) &&
-	    (insn->opcode == 0x17 || insn->encoding == INSN_ENC_VEX))
-		use->flags_out = true; /* PTEST, VTESTPS, VTESTPD */
-	if (insn->map == INSN_MAP_0F && insn->encoding == INSN_ENC_VEX && (insn->opcode == 0x98 || insn->opcode == 0x99))
-		use->flags_out = true; /* KORTEST, KTEST */
-	use->any = use->reg_is_gpr | use->rm_is_gpr | use->out_cx | use->in_ax_dx | use->flags_out;
+	lite_fields(insn, &f);
+	lite_use(insn, &use);
+	gprs->reg = f.reg;
+	gprs->rm = f.rm;
+	gprs->flags_in = use.fl_read;
+	gprs->flags_out = use.fl_may;
+	gprs->any = f.reg != LITE_NO_REG || f.rm != LITE_NO_REG || gprs->flags_in || gprs->flags_out;
+	/* Beyond its fields there is what it implies. Of memory, the address is computed elsewhere. */
+	gprs->out_ax = insn->mnemonic == MN_FNSTSW && !insn->has_mem;
+	gprs->out_cx = f.reg == LITE_NO_REG && f.rm == LITE_NO_REG && (use.write & 1U << REG_CX);
+	gprs->any |= gprs->out_ax;
 }
 
 static unsigned emit(u8 *p, unsigned n, const char *bytes, unsigned len)
@@ -223,100 +197,9 @@ static unsigned emit(u8 *p, unsigned n, const char *bytes, unsigned len)
 }
 #define EMIT(bytes) (n = emit(p, n, bytes, sizeof(bytes) - 1))
 
-/* The instruction itself, with its operands moved to where the stub has them. Returns the length, 0: no such encoding. */
-static unsigned encode(const struct insn *insn, const struct gpr_use *use, u8 *p)
-{
-	bool mem = insn->has_mem, rm_free = mem || use->rm_is_gpr;
-	u8 modrm = insn->modrm, rex;
-	unsigned n = 0, from = insn->prefix_len;
-
-	if (mem)
-		modrm = (modrm & 0x38) | 6; /* [rsi] */
-	if (use->rm_is_gpr)
-		modrm = (modrm & 0xf8) | REG_DX;
-	if (use->reg_is_gpr)
-		modrm = (modrm & 0xc7) | REG_CX << 3;
-	switch (insn->encoding) {
-	case INSN_ENC_LEGACY:
-		if (insn->mandatory)
-			p[n++] = insn->mandatory;
-		else if (insn->pfx66 && insn->state != INSN_STATE_X87)
-			p[n++] = 0x66;
-		rex = insn->has_rex ? insn->rex & 0xf : 0;
-		if (use->reg_is_gpr)
-			rex &= ~4;
-		if (rm_free)
-			rex &= ~3;
-		if (rex)
-			p[n++] = 0x40 | rex;
-		if (!insn->has_modrm || insn->modrm_off <= from || insn->modrm_off - from > 4) {
-			if (insn->has_modrm)
-				return 0;
-			for (unsigned i = from; i <= insn->opcode_off; i++)
-				p[n++] = insn->bytes[i];
-		} else {
-			for (unsigned i = from; i < insn->modrm_off; i++)
-				p[n++] = insn->bytes[i];
-		}
-		break;
-	case INSN_ENC_VEX: {
-		u8 b0 = insn->bytes[from], b1 = insn->bytes[from + 1], b2;
-
-		if (b0 == 0xc5) {
-			b2 = b1 & 0x7f;
-			b1 = (b1 & 0x80) | 0x61;
-		} else if (b0 == 0xc4) {
-			b2 = insn->bytes[from + 2];
-		} else {
-			return 0;
-		}
-		if (insn->mode != MODE_64) {
-			b1 |= 0xe0; /* R, X, B do not exist there, nor vvvv's top bit */
-			b2 |= 0x40;
-		}
-		if (use->reg_is_gpr)
-			b1 |= 0x80;
-		if (rm_free)
-			b1 |= 0x60;
-		p[n++] = 0xc4;
-		p[n++] = b1;
-		p[n++] = b2;
-		p[n++] = insn->opcode;
-		break;
-	}
-	case INSN_ENC_EVEX: {
-		u8 p0 = insn->bytes[from + 1], p1 = insn->bytes[from + 2], p2 = insn->bytes[from + 3];
-
-		if (insn->bytes[from] != 0x62)
-			return 0;
-		if (insn->mode != MODE_64) {
-			p0 |= 0xf0;
-			p1 |= 0x40;
-			p2 |= 0x08;
-		}
-		if (use->reg_is_gpr)
-			p0 |= 0x90;
-		if (rm_free)
-			p0 |= 0x60;
-		p[n++] = 0x62;
-		p[n++] = p0;
-		p[n++] = p1;
-		p[n++] = p2;
-		p[n++] = insn->opcode;
-		break;
-	}
-	default:
-		return 0; /* 3DNow!, XOP: no processor that this runs on */
-	}
-	if (insn->has_modrm)
-		p[n++] = modrm;
-	for (unsigned i = 0; i < insn->imm_size; i++)
-		p[n++] = insn->bytes[insn->imm_off + i];
-	return n;
-}
-
 static unsigned build(const struct insn *insn, u8 *p)
 {
+	static const struct lite_recode where = { .reg = REG_CX, .rm = REG_DX, .base = REG_SI, .index = LITE_NO_REG };
 	struct gpr_use use;
 	unsigned n = 0, len;
 
@@ -328,7 +211,7 @@ static unsigned build(const struct insn *insn, u8 *p)
 		if (use.flags_in)
 			EMIT("\xff\x77\x18\x9d"); /* push [rdi+24]; popfq */
 	}
-	len = encode(insn, &use, p + n);
+	len = lite_recode(insn, &where, p + n);
 	if (!len)
 		return 0;
 	n += len;
@@ -396,19 +279,6 @@ static enum x86_result raise(struct lite_vcpu *c, unsigned what, unsigned state)
 	return emul_fault(e, c->vcpu.x86.cr4 & CR4_OSXMMEXCPT ? VEC_XM : VEC_UD);
 }
 
-static unsigned reg_number(const struct insn *insn, bool rm)
-{
-	unsigned rex = insn->mode == MODE_64 ? insn->rex : 0;
-
-	return rm ? insn->rm | (rex & 1) << 3 : insn->reg | (rex & 4) << 1;
-}
-
-static void set_gpr(u64 *gpr, const struct insn *insn, u64 value)
-{
-	(void)insn;
-	*gpr = value;
-}
-
 enum x86_result lite_native_run(struct lite_vcpu *c, const struct insn *insn, void *mem)
 {
 	struct lite_stubs *stubs = to_lite_vm(c->vcpu.vm)->stubs;
@@ -425,8 +295,8 @@ enum x86_result lite_native_run(struct lite_vcpu *c, const struct insn *insn, vo
 	find_gprs(insn, &use);
 	memcpy(stubs->room.rw + slot, bytes, len);
 	regs[0] = s->gpr[REG_AX];
-	regs[1] = use.reg_is_gpr ? s->gpr[reg_number(insn, false)] : s->gpr[REG_CX];
-	regs[2] = use.rm_is_gpr ? s->gpr[reg_number(insn, true)] : s->gpr[REG_DX];
+	regs[1] = s->gpr[use.reg != LITE_NO_REG ? use.reg : REG_CX];
+	regs[2] = s->gpr[use.rm != LITE_NO_REG ? use.rm : REG_DX];
 	regs[3] = use.flags_in ? (s->rflags & RFLAGS_ARITH) | RFLAGS_ONE : 0;
 	lite_fpu_load(c);
 	if (records_fip(insn)) {
@@ -434,17 +304,17 @@ enum x86_result lite_native_run(struct lite_vcpu *c, const struct insn *insn, vo
 		c->x87_op = (insn->opcode & 7) << 8 | insn->modrm;
 	}
 	what = lite_stub_call(stubs->room.rx + slot, regs, mem);
-	lite_fpu_save(c);
+	lite_fpu_spare(c);
 	if (what)
 		return raise(c, what, insn->state);
 	if (use.out_ax)
 		*(u16 *)&s->gpr[REG_AX] = regs[0];
 	if (use.out_cx)
 		s->gpr[REG_CX] = (u32)regs[1];
-	if (use.reg_is_gpr)
-		set_gpr(&s->gpr[reg_number(insn, false)], insn, regs[1]);
-	if (use.rm_is_gpr)
-		set_gpr(&s->gpr[reg_number(insn, true)], insn, regs[2]);
+	if (use.reg != LITE_NO_REG)
+		s->gpr[use.reg] = regs[1];
+	if (use.rm != LITE_NO_REG)
+		s->gpr[use.rm] = regs[2];
 	if (use.flags_out)
 		s->rflags = (s->rflags & ~(u64)RFLAGS_ARITH) | lite_fl_to_rflags(regs[3]);
 	return X86_CONTINUE;
@@ -513,6 +383,8 @@ enum x86_result lite_native(struct emul *e, const struct insn *insn)
 		return lite_xstate(c, insn);
 	if (lite_is_masked(insn))
 		return lite_masked(c, insn);
+	if (lite_is_vzero32(insn))
+		return lite_vzero(c, insn);
 	if (insn->map == INSN_MAP_0F && insn->opcode == 0xf7 && insn->state != INSN_STATE_NONE && !insn->has_mem)
 		return maskmov(c, insn);
 	if (!insn->has_mem || !size) {
@@ -523,18 +395,25 @@ enum x86_result lite_native(struct emul *e, const struct insn *insn)
 		return X86_UNHANDLED;
 	write = insn->mem.access & OPA_WRITE;
 	r = emul_linear(e, insn->mem.seg, emul_effective_address(e, insn), size, write, &la);
+	if (r == X86_FAULT && lite_is_loose_store(insn))
+		return lite_store_fault(c, insn, emul_effective_address(e, insn));
 	if (r != X86_CONTINUE)
 		return r;
 	if (lite_native_align(insn) && (la & (lite_native_align(insn) - 1)))
 		return emul_fault_code(e, VEC_GP, 0);
 	memset(bounce, 0, sizeof(bounce));
-	if (insn->mem.access & OPA_READ)
-		r = e->ops->read(e, la, bounce, size, 0);
-	if (r == X86_CONTINUE && write)
+	if (insn->state == INSN_STATE_X87 && write)
+		lite_fpu_save(c); /* FCW at home */
+	if (write)
 		r = e->ops->probe(e, la, size, true, 0);
+	if (r == X86_FAULT && lite_is_loose_store(insn))
+		return lite_store_fault(c, insn, la);
+	/* An x87 store whose exception is not masked leaves memory as it was. */
+	if (r == X86_CONTINUE && ((insn->mem.access & OPA_READ) || (insn->state == INSN_STATE_X87 && (fpu_legacy(&c->vcpu)->fcw & 0x3f) != 0x3f)))
+		r = e->ops->read(e, la, bounce, size, 0);
 	if (r != X86_CONTINUE)
 		return r;
-	if (insn->mnemonic == MN_LDMXCSR && (*(u32 *)bounce & ~fpu_mxcsr_mask()))
+	if ((insn->mnemonic == MN_LDMXCSR || insn->mnemonic == MN_VLDMXCSR) && (*(u32 *)bounce & ~fpu_mxcsr_mask()))
 		return emul_fault_code(e, VEC_GP, 0);
 	c->x87_dp = la;
 	r = lite_native_run(c, insn, bounce);
@@ -562,7 +441,8 @@ bool lite_native_lower(struct lite_lower *l, struct lite_op *op)
 	int ea = 0;
 
 	if (insn->state > INSN_STATE_AVX512 || insn->state == INSN_STATE_WAIT || insn->state == INSN_STATE_FXSR ||
-	    insn->state == INSN_STATE_XSAVE || lite_is_xstate(insn) || lite_is_masked(insn) || insn->mnemonic == MN_LDMXCSR)
+	    insn->state == INSN_STATE_XSAVE || lite_is_xstate(insn) || (insn->has_mem && insn->mem.vsib) || insn->mnemonic == MN_LDMXCSR || insn->mnemonic == MN_VLDMXCSR ||
+	    lite_is_vzero32(insn))
 		return false;
 	if (insn->map == INSN_MAP_0F && insn->opcode == 0xf7 && !insn->has_mem)
 		return false;
@@ -589,14 +469,16 @@ bool lite_native_lower(struct lite_lower *l, struct lite_op *op)
 	native->align = insn->has_mem && lite_native_align(insn) ? lite_native_align(insn) - 1 : 0;
 	native->fip = records_fip(insn);
 	native->fop = (insn->opcode & 7) << 8 | insn->modrm;
-	native->reg = use.reg_is_gpr ? reg_number(insn, false) : REG_CX;
-	native->rm = use.rm_is_gpr ? reg_number(insn, true) : REG_DX;
+	native->reg = use.reg != LITE_NO_REG ? use.reg : REG_CX;
+	native->rm = use.rm != LITE_NO_REG ? use.rm : REG_DX;
 	native->out_ax = use.out_ax;
-	native->out_reg = use.reg_is_gpr | use.out_cx;
-	native->out_rm = use.rm_is_gpr;
+	native->out_reg = use.reg != LITE_NO_REG || use.out_cx;
+	native->out_rm = use.rm != LITE_NO_REG;
 	native->flags_in = use.flags_in;
 	native->flags_out = use.flags_out;
 	op->native = native;
+	if (lite_faults_itself(insn))
+		op->flags |= LITE_OP_OWN;
 	op->fn = lite_native_handler(insn->has_mem, insn->mem.access & OPA_WRITE, ea, use.any, insn->state == INSN_STATE_X87);
 	return true;
 }

@@ -12,6 +12,7 @@
 #define MAX_ROOMS 64
 static struct {
 	u64 start, end; /* (a) */
+	lite_room_fault *fault;
 } rooms[MAX_ROOMS];
 static pthread_mutex_t rooms_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -26,6 +27,12 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	for (unsigned i = 0; info->si_code > 0 && i < MAX_ROOMS; i++) {
 		if (rip < __atomic_load_n(&rooms[i].start, __ATOMIC_RELAXED) || rip >= __atomic_load_n(&rooms[i].end, __ATOMIC_RELAXED))
 			continue;
+		if (rooms[i].fault) {
+			/* Translated code: RSP is the vCPU. */
+			if (!rooms[i].fault((void *)regs[REG_RSP], (u64 *)&regs[REG_RIP]))
+				break;
+			return;
+		}
 		regs[REG_R8] = sig == SIGFPE ? 1 : 2;
 		regs[REG_RIP] = *(greg_t *)regs[REG_RSP];
 		regs[REG_RSP] += 8;
@@ -40,7 +47,7 @@ static void own_signals(void)
 	host_signal_own(SIGILL, on_signal);
 }
 
-int lite_stub_room_make(struct lite_stub_room *room, size_t size)
+int lite_stub_room_make(struct lite_stub_room *room, size_t size, lite_room_fault *fault)
 {
 	int fd = memfd_create("lite-stubs", MFD_CLOEXEC), err = 0;
 	unsigned i;
@@ -62,8 +69,9 @@ int lite_stub_room_make(struct lite_stub_room *room, size_t size)
 	for (i = 0; i < MAX_ROOMS && rooms[i].end; i++)
 		;
 	if (i < MAX_ROOMS) {
+		rooms[i].fault = fault;
 		__atomic_store_n(&rooms[i].start, (u64)(uintptr_t)room->rx, __ATOMIC_RELAXED);
-		__atomic_store_n(&rooms[i].end, (u64)(uintptr_t)room->rx + size, __ATOMIC_RELAXED);
+		__atomic_store_n(&rooms[i].end, (u64)(uintptr_t)room->rx + size, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&rooms_lock);
 	if (i < MAX_ROOMS)

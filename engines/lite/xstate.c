@@ -21,24 +21,46 @@ bool lite_is_xstate(const struct insn *insn)
 	}
 }
 
+/* CPUID takes microseconds where the host is itself a guest: asked once. */
+static struct {
+	u32 offset, size;
+	bool aligned;
+} layout[64];
+
+void lite_xstate_init(void)
+{
+	/* XCR0 has nothing above in a guest. */
+	for (u32 i = 2; i < 10; i++) {
+		u32 a = 0xd, b, cx = i, d;
+
+		__asm__("cpuid" : "+a"(a), "=b"(b), "+c"(cx), "=d"(d));
+		layout[i].size = a;
+		layout[i].offset = b;
+		layout[i].aligned = cx & 2;
+	}
+}
+
 u32 lite_xstate_offset(unsigned component, u32 *size, bool *aligned)
 {
-	u32 a = 0xd, b, cx = component, d;
-
-	__asm__("cpuid" : "+a"(a), "=b"(b), "+c"(cx), "=d"(d));
-	*size = a;
-	*aligned = cx & 2;
-	return b;
+	*size = layout[component].size;
+	*aligned = layout[component].aligned;
+	return layout[component].offset;
 }
 
 /* ---- guest memory in pieces -------------------------------------------------------------------------------------- */
+
+/* By pages: at most two of them take part in one access. */
+static unsigned piece(u64 la, unsigned len)
+{
+	return MIN(len, 4096 - (unsigned)(la & 0xfff));
+}
 
 static enum x86_result read_area(struct emul *e, u64 la, u8 *buf, unsigned len)
 {
 	enum x86_result r = X86_CONTINUE;
 
 	for (unsigned n; len && r == X86_CONTINUE; la += n, buf += n, len -= n) {
-		n = MIN(len, 8U);
+		n = piece(la, len);
 		r = e->ops->read(e, la, buf, n, 0);
 	}
 	return r;
@@ -50,7 +72,7 @@ static enum x86_result write_area(struct emul *e, u64 la, const u8 *buf, unsigne
 	enum x86_result r = X86_CONTINUE;
 
 	for (unsigned n; len && r == X86_CONTINUE; la += n, buf += n, len -= n) {
-		n = MIN(len, 8U);
+		n = piece(la, len);
 		r = e->ops->write(e, la, buf, n, 0);
 	}
 	return r;
@@ -167,13 +189,24 @@ static void env_in(const struct x86_state *s, struct xsave_legacy *x, bool wide,
 		x->fsw &= ~0x8080;
 }
 
+/* TOP was @top: the registers stay where they are, so that each is another ST(i) now, by which the image has them. */
+static void turn(struct xsave_legacy *x, unsigned top)
+{
+	unsigned by = ((x->fsw >> 11) - top) & 7;
+	u8 st[8][16];
+
+	memcpy(st, x->st, sizeof(st));
+	for (unsigned i = 0; i < 8; i++)
+		memcpy(x->st[i], st[(i + by) & 7], sizeof(st[i]));
+}
+
 static enum x86_result x87_state(struct lite_vcpu *c, const struct insn *insn)
 {
 	bool whole = insn->mnemonic == MN_FNSAVE || insn->mnemonic == MN_FRSTOR;
 	bool store = insn->mnemonic == MN_FNSAVE || insn->mnemonic == MN_FNSTENV;
 	struct xsave_legacy *x = fpu_legacy(&c->vcpu);
 	bool wide = insn->opsize != 2;
-	unsigned env = wide ? 28 : 14, len = env + (whole ? 80 : 0);
+	unsigned env = wide ? 28 : 14, len = env + (whole ? 80 : 0), top;
 	struct emul *e = &c->vcpu.emul;
 	enum x86_result r;
 	u8 buf[112];
@@ -195,9 +228,11 @@ static enum x86_result x87_state(struct lite_vcpu *c, const struct insn *insn)
 			return r;
 		if (whole) {
 			x->fcw = FCW_INIT;
+			top = x->fsw >> 11 & 7;
 			x->fsw = x->ftw = 0;
 			x->fop = 0;
 			x->fip = x->fdp = 0;
+			turn(x, top);
 		} else {
 			x->fcw |= 0x3f; /* FNSTENV masks all exceptions */
 			x->fsw &= ~0x8080;
@@ -207,7 +242,9 @@ static enum x86_result x87_state(struct lite_vcpu *c, const struct insn *insn)
 		if (r != X86_CONTINUE)
 			return r;
 		lite_fpu_normalize(c);
+		top = x->fsw >> 11 & 7;
 		env_in(&c->vcpu.x86, x, wide, buf);
+		turn(x, top);
 		for (unsigned i = 0; whole && i < 8; i++)
 			memcpy(x->st[i], buf + env + i * 10, 10);
 	}
@@ -285,17 +322,10 @@ static u32 compact_offset(u64 bv, unsigned component, u32 *size)
 	return 0;
 }
 
-static enum x86_result xsave(struct lite_vcpu *c, const struct insn *insn, u64 la, u64 rfbm)
+u32 lite_xstate_end(u64 rfbm, bool compact)
 {
-	bool compact = insn->mnemonic == MN_XSAVEC || insn->mnemonic == MN_XSAVES;
-	bool only_in_use = insn->mnemonic != MN_XSAVE;
-	struct xsave_legacy *x = fpu_legacy(&c->vcpu);
-	u64 in_use, header[2] = { 0, 0 };
-	struct emul *e = &c->vcpu.emul;
-	u32 size, offset, std, end = XSAVE_EXTENDED;
-	enum x86_result r;
+	u32 end = XSAVE_EXTENDED, offset, size;
 	bool aligned;
-	u64 write;
 
 	for (unsigned i = 2; i < 63; i++) {
 		if (!(rfbm & BIT64(i)))
@@ -305,7 +335,32 @@ static enum x86_result xsave(struct lite_vcpu *c, const struct insn *insn, u64 l
 			offset = compact_offset(rfbm, i, &size);
 		end = MAX(end, offset + size);
 	}
-	r = e->ops->probe(e, la, end, true, 0);
+	return end;
+}
+
+u32 lite_xstate_most(void)
+{
+	static u32 most;
+
+	/* The compacted format is the longer one when what is between components is not enough to align them. */
+	if (!most)
+		most = MAX(lite_xstate_end(LITE_XSTATE_LOADED, false), lite_xstate_end(0xff, true));
+	return most;
+}
+
+static enum x86_result xsave(struct lite_vcpu *c, const struct insn *insn, u64 la, u64 rfbm)
+{
+	bool compact = insn->mnemonic == MN_XSAVEC || insn->mnemonic == MN_XSAVES;
+	bool only_in_use = insn->mnemonic != MN_XSAVE;
+	struct xsave_legacy *x = fpu_legacy(&c->vcpu);
+	u64 in_use, header[2] = { 0, 0 };
+	struct emul *e = &c->vcpu.emul;
+	u32 size, offset, std;
+	enum x86_result r;
+	bool aligned;
+	u64 write;
+
+	r = e->ops->probe(e, la, lite_xstate_end(rfbm, compact), true, 0);
 	if (r != X86_CONTINUE)
 		return r;
 	lite_fpu_normalize(c);

@@ -1,0 +1,342 @@
+/*
+ * Where translated code lives: memory that is mapped twice, to write and to run; the entry to and the exit from
+ * it; links between blocks, and how a block dies.
+ *
+ * A block begins with an 8-byte NOP at an 8-byte boundary. When it dies, one store puts a jump to its end there, which asks for the
+ * way anew: whoever runs inside the block meanwhile finishes it, whoever comes is turned away, and nobody finds half an instruction. Links between
+ * blocks of a page, or of texts (text.h), are 32-bit displacements that cross no 8-byte boundary and are replaced by one store as well.
+ *
+ * Code is thrown away all at once, with lite_block's arena: LITE_PEND_BLOCKS then makes every vCPU leave translated code, or, when it is
+ * in C called from there, not return to it (lite_vcpu.blocks_count).
+ */
+#include "engines/lite/jit.h"
+#include "engines/lite/options.h"
+
+#define JIT_BLOCKS_MAX	 131072U
+
+/* ---- the run time --------------------------------------------------------------------------------------------------- */
+
+static const u8 resident[] = { REG_AX, REG_CX, REG_DX, REG_BX, REG_BP, REG_SI, REG_DI, REG_R12, REG_R13, REG_R14, REG_R15 };
+
+/* With RSP = vCPU - @sp. */
+static void save_regs(struct lite_emit *e, s32 sp)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(resident); i++)
+		e_store(e, true, resident[i], HOST_RSP, sp + VCPU_GPR(resident[i]));
+	e_store(e, true, GSP, HOST_RSP, sp + VCPU_GPR(REG_SP));
+	e_store(e, true, T0, HOST_RSP, sp + VCPU(jit.t0));
+	e_store(e, true, T1, HOST_RSP, sp + VCPU(jit.t1));
+	e_store(e, true, T2, HOST_RSP, sp + VCPU(jit.t2));
+	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [fl], ax */
+	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, sp + VCPU(fl));
+}
+
+/* Everything from the vCPU, and on at jit.to. */
+static void restore_regs(struct lite_emit *e)
+{
+	e_u8(e, 0x66); /* mov ax, [fl] */
+	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, VCPU(fl));
+	e_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+	for (unsigned i = 0; i < ARRAY_SIZE(resident); i++)
+		e_load(e, true, resident[i], HOST_RSP, VCPU_GPR(resident[i]));
+	e_load(e, true, GSP, HOST_RSP, VCPU_GPR(REG_SP));
+	e_load(e, true, T0, HOST_RSP, VCPU(jit.t0));
+	e_load(e, true, T1, HOST_RSP, VCPU(jit.t1));
+	e_load(e, true, T2, HOST_RSP, VCPU(jit.t2));
+	e_jmp_m(e, HOST_RSP, VCPU(jit.to));
+}
+
+/* C functions are reached by CALL [vCPU + jit.fn[]]: the code that it finds there saves everything, calls, and goes where C says. */
+static void make_runtime(struct lite_jit *jit)
+{
+	struct lite_emit e = { jit->room.rw, jit->room.rw + 8192, jit->room.rx - jit->room.rw, false };
+	static const u8 push[] = { 0x55, 0x53, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08 };
+	static const u8 pop[] = { 0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5b, 0x5d, 0xc3 };
+	u8 *restore, *leave;
+
+	jit->enter = (void *)e_rx(&e, e.p);
+	e_bytes(&e, push, sizeof(push));
+	e_store(&e, true, HOST_RSP, REG_DI, VCPU(jit.c_sp));
+	e_mov(&e, true, HOST_RSP, REG_DI);
+	e_store(&e, true, REG_SI, HOST_RSP, VCPU(jit.to));
+	restore = e.p;
+	restore_regs(&e);
+
+	leave = e.p;
+	e_load(&e, true, HOST_RSP, HOST_RSP, VCPU(jit.c_sp));
+	e_bytes(&e, pop, sizeof(pop));
+
+	for (unsigned i = 0; i < LITE_JIT_FNS; i++) {
+		jit->call[i] = e_rx(&e, e.p);
+		save_regs(&e, 8);
+		e_load(&e, true, REG_SI, HOST_RSP, 0);	  /* the return address */
+		e_lea(&e, true, REG_DI, HOST_RSP, 8);	  /* the vCPU */
+		e_mov(&e, true, REG_BX, REG_DI);
+		e_load(&e, true, HOST_RSP, REG_DI, VCPU(jit.c_sp));
+		e_mov_imm64(&e, REG_AX, (u64)(uintptr_t)lite_jit_calls[i]);
+		e_bytes(&e, "\xff\xd0", 2); /* call rax */
+		e_mov(&e, true, HOST_RSP, REG_BX);
+		e_bytes(&e, "\x48\x85\xc0", 3); /* test rax, rax */
+		e_jcc_to(&e, CC_E, leave);
+		e_store(&e, true, REG_AX, HOST_RSP, VCPU(jit.to));
+		e_jmp_to(&e, restore);
+	}
+	jit->jump_miss = e.p;
+	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_JUMP]));
+	jit->poll = e.p;
+	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_POLL]));
+	jit->fault = e_rx(&e, e.p);
+	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_FAULT]));
+	jit->start = ROUND_UP((size_t)(e.p - jit->room.rw), 64UL);
+}
+
+void lite_jit_vcpu_init(struct lite_vcpu *c)
+{
+	const struct lite_jit *jit = to_lite_vm(c->vcpu.vm)->jit;
+
+	c->jit.tlb_mask = (u64)(LITE_TLB_SIZE - 1) << 12;
+	c->jit.page_mask = ~0xfffULL;
+	c->jit.sign_mask = 0x80000000;
+	c->jit.jump_mask = LITE_JIT_JUMP_MASK;
+	for (unsigned i = 0; jit && i < LITE_JIT_FNS; i++)
+		c->jit.fn[i] = jit->call[i];
+	lite_jit_forget(c);
+}
+
+void lite_jit_vcpu_destroy(struct lite_vcpu *c)
+{
+	lite_lockstep_free(c);
+	if (c->jit.block)
+		host_free_pages(c->jit.block, sizeof(struct jit_block));
+	c->jit.block = NULL;
+}
+
+void lite_jit_forget(struct lite_vcpu *c)
+{
+	const struct lite_jit *jit = to_lite_vm(c->vcpu.vm)->jit;
+
+	for (unsigned v = 0; jit && v < 2; v++) {
+		for (unsigned i = 0; i < LITE_JIT_JUMPS; i++)
+			c->views[v].jit_to[i] = jit->jump_miss + (jit->room.rx - jit->room.rw);
+		lite_jit_jumps_flush(&c->views[v]);
+	}
+}
+
+static bool has_bmi2(void)
+{
+	u32 a = 7, b, cx = 0, d;
+
+	__asm__("cpuid" : "+a"(a), "=b"(b), "+c"(cx), "=d"(d));
+	return b & (1U << 8);
+}
+
+int lite_jit_init(struct lite_vm *lvm)
+{
+	struct lite_jit *jit;
+	int err;
+
+	if (!has_bmi2())
+		return 0;
+	jit = host_zalloc_pages(sizeof(*jit));
+	if (!jit)
+		return -ENOMEM;
+	jit->max_blocks = JIT_BLOCKS_MAX;
+	jit->by_place = host_zalloc_pages(jit->max_blocks * sizeof(*jit->by_place));
+	err = jit->by_place ? lite_stub_room_make(&jit->room, (size_t)lite_options.cache_mib << 20, lite_jit_fault) : -ENOMEM;
+	if (err) {
+		if (jit->by_place)
+			host_free_pages(jit->by_place, jit->max_blocks * sizeof(*jit->by_place));
+		host_free_pages(jit, sizeof(*jit));
+		return err;
+	}
+	make_runtime(jit);
+	jit->used = jit->start;
+	lvm->jit = jit;
+	lvm->no_links = lite_options.lockstep;
+	lite_fault_add_jit(jit, jit->room.rx, jit->room.size);
+	return 0;
+}
+
+void lite_jit_destroy(struct lite_vm *lvm)
+{
+	struct lite_jit *jit = lvm->jit;
+
+	if (!jit)
+		return;
+	lite_fault_remove_jit(jit);
+	lite_stub_room_free(&jit->room);
+	host_free_pages(jit->by_place, jit->max_blocks * sizeof(*jit->by_place));
+	host_free_pages(jit, sizeof(*jit));
+	lvm->jit = NULL;
+}
+
+/* ---- blocks and links ------------------------------------------------------------------------------------------------ */
+
+static void set_used(struct lite_vm *lvm, size_t used)
+{
+	lvm->jit->used = used;
+	__atomic_store_n(&lvm->jit_bytes, used - lvm->jit->start, __ATOMIC_RELAXED);
+}
+
+u8 *jit_room(struct lite_vm *lvm, size_t size)
+{
+	struct lite_jit *jit = lvm->jit;
+
+	if (jit->used + size > jit->room.size || jit->nr_blocks == jit->max_blocks)
+		return NULL;
+	return jit->room.rw + jit->used;
+}
+
+bool lite_jit_contains(const struct lite_vm *lvm, u64 pc)
+{
+	return lvm->jit && pc - (u64)(uintptr_t)lvm->jit->room.rx < lvm->jit->room.size;
+}
+
+bool lite_jit_full(struct lite_vm *lvm)
+{
+	return lvm->jit && !jit_room(lvm, LITE_JIT_BLOCK_MAX);
+}
+
+void jit_commit(struct lite_vm *lvm, struct lite_jit_code *code, size_t used)
+{
+	struct lite_jit *jit = lvm->jit;
+
+	set_used(lvm, ROUND_UP(jit->used + used, 16UL));
+	jit->by_place[jit->nr_blocks] = code;
+	__atomic_store_n(&jit->nr_blocks, jit->nr_blocks + 1, __ATOMIC_RELEASE);
+}
+
+void lite_jit_flush(struct lite_vm *lvm)
+{
+	struct lite_jit *jit = lvm->jit;
+
+	if (!jit)
+		return;
+	__atomic_store_n(&jit->nr_blocks, 0, __ATOMIC_RELEASE);
+	set_used(lvm, jit->start);
+}
+
+static u8 *to_rw(const struct lite_jit *jit, const u8 *rx)
+{
+	return jit->room.rw + (rx - jit->room.rx);
+}
+
+static void store_rel(u8 *field, const u8 *rw)
+{
+	__atomic_store_n((s32 *)field, (s32)(rw - (field + 4)), __ATOMIC_RELEASE);
+}
+
+/* Who comes to @code's entry @rx goes on at @to (rw). */
+static void send_on(struct lite_vm *lvm, const u8 *rx, const u8 *to)
+{
+	u8 *rw = to_rw(lvm->jit, rx);
+	u8 jump[8] = { 0xe9, 0, 0, 0, 0, 0x90, 0x90, 0x90 };
+	s32 rel = (s32)(to - (rw + 5));
+	u64 v;
+
+	memcpy(jump + 1, &rel, 4);
+	memcpy(&v, jump, 8);
+	__atomic_store_n((u64 *)rw, v, __ATOMIC_SEQ_CST);
+}
+
+void jit_forward(struct lite_vm *lvm, const struct lite_jit_code *code, struct lite_block *block)
+{
+	send_on(lvm, code->direct, to_rw(lvm->jit, block->jit->direct));
+}
+
+void jit_pair(struct lite_vm *lvm, struct lite_jit_code *caller, const struct lite_jit_code *code)
+{
+	store_rel(caller->lands, to_rw(lvm->jit, code->indirect));
+	__atomic_store_n(&caller->paired, true, __ATOMIC_RELEASE);
+}
+
+void lite_jit_kill(struct lite_vm *lvm, struct lite_block *block)
+{
+	struct lite_jit_code *code = block->jit;
+
+	send_on(lvm, code->direct, code->dead);
+	if (code->loop)
+		send_on(lvm, code->loop, code->dead);
+	for (struct lite_jit_edge *edge = code->edges; edge; edge = edge->next)
+		store_rel(edge->field, edge->stub);
+	code->edges = NULL;
+}
+
+void jit_link(struct lite_vm *lvm, u8 *field, u8 *stub, struct lite_block *block, u16 target, bool poll)
+{
+	struct lite_jit_code *code = block->jit;
+	struct lite_jit *jit = lvm->jit;
+	struct lite_jit_edge *edge;
+	struct jit_verify v;
+	struct lite_emit e;
+	u8 *miss, *hit;
+
+	if (!poll) {
+		store_rel(field, to_rw(jit, code->direct));
+		return;
+	}
+	if (jit->used + 128 > jit->room.size)
+		return;
+	edge = lite_arena_alloc(lvm, sizeof(*edge));
+	if (!edge)
+		return;
+	e = (struct lite_emit){ jit->room.rw + jit->used, jit->room.rw + jit->used + 128, jit->room.rx - jit->room.rw, false };
+	if (code->live_in) {
+		e_store(&e, true, REG_CX, HOST_RSP, VCPU(jit.save));
+		e_load(&e, false, REG_CX, HOST_RSP, VCPU(budget));
+		e_pext_m(&e, REG_CX, REG_CX, HOST_RSP, VCPU(jit.sign_mask));
+		hit = e_jrcxz(&e);
+		e_load(&e, true, REG_CX, HOST_RSP, VCPU(jit.save));
+		miss = e_jmp(&e);
+		e_here8(&e, hit);
+		e_load(&e, true, REG_CX, HOST_RSP, VCPU(jit.save));
+	} else {
+		e_op_m(&e, false, 0x83, 7, HOST_RSP, VCPU(budget)); /* cmp dword, 0 */
+		e_u8(&e, 0);
+		miss = e_jcc(&e, CC_S);
+	}
+	e_jmp_to(&e, to_rw(jit, code->direct));
+	e_here(&e, miss);
+	e_load(&e, true, T0, HOST_RSP, VCPU(vpage));
+	e_lea(&e, true, T0, T0, target);
+	e_jmp_to(&e, jit->poll);
+	v = (struct jit_verify){ .code = jit->room.rw + jit->used, .size = (u32)(e.p - (jit->room.rw + jit->used)), .poll = jit->poll,
+				 .to = to_rw(jit, code->direct) };
+	if (unlikely(lite_options.verify) && !jit_verified(lvm, &v, "a link"))
+		return;
+	edge->field = field;
+	edge->stub = stub;
+	edge->next = code->edges;
+	code->edges = edge;
+	store_rel(field, jit->room.rw + jit->used);
+	set_used(lvm, ROUND_UP((size_t)(e.p - jit->room.rw), 16UL));
+}
+
+struct lite_jit_code *lite_jit_code_at(struct lite_jit *jit, u64 pc)
+{
+	u32 low = 0, high = __atomic_load_n(&jit->nr_blocks, __ATOMIC_ACQUIRE);
+
+	while (low < high) {
+		u32 mid = low + (high - low) / 2;
+		struct lite_jit_code *code = jit->by_place[mid];
+
+		if (pc < (u64)(uintptr_t)code->indirect)
+			high = mid;
+		else if (pc >= (u64)(uintptr_t)code->indirect + code->size)
+			low = mid + 1;
+		else
+			return code;
+	}
+	return NULL;
+}
+
+int lite_jit_guest_offset(struct lite_jit *jit, u64 pc)
+{
+	const struct lite_jit_code *code = lite_jit_code_at(jit, pc);
+	int off = -1;
+
+	for (unsigned i = 0; code && i < code->nr_sites; i++)
+		if ((u64)(uintptr_t)code->indirect + code->sites[i].host <= pc)
+			off = code->sites[i].guest & JIT_SITE_OFFSET;
+	return off;
+}
