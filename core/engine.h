@@ -15,22 +15,35 @@ struct memslot;
 enum exit_reason {
 	EXIT_NONE,	  /* a kick or a request: look at vcpu->requests and go on */
 	EXIT_IRQ_WINDOW,  /* the guest can take interrupts now, as was asked */
-	EXIT_HLT,
+	EXIT_HLT,	  /* insn_len bytes on from RIP */
 	EXIT_SHUTDOWN,	  /* triple fault */
 	EXIT_USER,	  /* heavyweight: vcpu->run is filled (PIO, MMIO, MSR filter, hypercall ...) */
 	EXIT_DEBUG,	  /* heavyweight when the client debugs: exit->debug */
 	EXIT_EXCEPTION,	  /* exit->event is to be queued for the guest */
 	EXIT_EMULATE,	  /* hardware engines: emulate the instruction at RIP */
 	EXIT_PAGE_FAULT,  /* hardware engines: exit->fault_gpa, fault_error (PFERR_*) */
+	/* Hardware engines: the instruction at RIP, which has not run; its operands are in the registers or in exit->io, exit->cr. Where
+	 * insn_len is 0 the emulator takes it. */
 	EXIT_CPUID, EXIT_MSR_READ, EXIT_MSR_WRITE, EXIT_CR, EXIT_DR, EXIT_IO, EXIT_HYPERCALL, EXIT_PAUSE, EXIT_XSETBV,
 	EXIT_INTERNAL_ERROR, /* heavyweight: KVM_EXIT_INTERNAL_ERROR, exit->suberror */
 	EXIT_EFAULT,	     /* heavyweight: client memory at exit->fault_gpa is not there, KVM_RUN gives -EFAULT */
 	EXIT_FAIL_ENTRY,     /* heavyweight: exit->suberror is hardware_entry_failure_reason */
 };
+#define EXIT_REASONS (EXIT_FAIL_ENTRY + 1)
 
 struct engine_exit {
 	enum exit_reason reason;
-	u64 fault_gpa;
+	u8 insn_len; /* of the instruction at RIP, when the engine knows */
+	struct {
+		u16 port;
+		u8 size; /* 1, 2, 4 */
+		bool in, string;
+	} io;
+	struct {
+		u8 nr, gpr; /* MOV CRn, MOV DRn, from or to this general register */
+		bool write;
+	} cr;
+	u64 fault_gpa; /* EXIT_EMULATE, 0: unknown: what the instruction's memory operand at this address met (no page table did) */
 	u64 fault_error;
 	u64 suberror;
 	struct {
@@ -39,6 +52,7 @@ struct engine_exit {
 		u8 vector;
 	} debug;
 	struct x86_event event;
+	struct host_exit hardware; /* when guest code was left; for host_event_exit() */
 };
 
 /* Groups of state that an engine may keep in hardware; see vcpu->regs_avail. lite keeps everything in vcpu->x86. */
@@ -48,7 +62,8 @@ struct engine_exit {
 #define REGS_CR	  8
 #define REGS_DR	  16
 #define REGS_FPU  32
-#define REGS_ALL  63
+#define REGS_MSR  64 /* STAR, LSTAR, CSTAR, SFMASK, KernelGSBase, SYSENTER_*, TSC_AUX, PAT */
+#define REGS_ALL  127
 
 /* What changed of the guest's address translation, for engine->tlb_flush(). */
 enum tlb_scope {
@@ -95,15 +110,37 @@ enum tlb_scope {
 #define ENGINE_OPS_OPTIONAL(X) \
 	/* TSC scaling: guest TSC = host TSC * ratio; 0 or -EINVAL. */ \
 	X(int, set_tsc_khz, (struct vcpu * vcpu, u32 khz)) \
+	/* The thread has come to host CPU @cpu with this vCPU, or leaves it: around every ioctl of the vCPU. They do not sleep. */ \
+	X(void, vcpu_load, (struct vcpu * vcpu, unsigned cpu)) \
+	X(void, vcpu_put, (struct vcpu * vcpu)) \
+	/* KVM_RUN is over: what of the guest's stayed in the CPU between entries (FPU) leaves it. */ \
+	X(void, run_end, (struct vcpu * vcpu)) \
+	/* The calling CPU, interrupts off: takes the virtualization hardware (0, -EBUSY: another has it, -EIO), gives it back. Called on each CPU \
+	 * with the first VM and after the last, and as CPUs come and go. */ \
+	X(int, cpu_enable, (void)) \
+	X(void, cpu_disable, (void)) \
 	/* Engine-specific MSRs: X86_CONTINUE, or X86_UNHANDLED for the common code. */ \
 	X(enum x86_result, get_msr, (struct vcpu * vcpu, u32 index, u64 * value)) \
 	X(enum x86_result, set_msr, (struct vcpu * vcpu, u32 index, u64 value))
 
+/*
+ * A counter of the engine's for KVM_GET_STATS_FD, where it is called ENGINE_NAME: a u64 in what the engine adds to struct vcpu, which
+ * the vCPU's thread writes, or to struct vm, written atomically. Tables of them end with a name that is NULL.
+ */
+struct engine_stat {
+	const char *name;
+	u32 offset; /* from struct vcpu, struct vm */
+	enum stat_kind { STAT_CUMULATIVE, STAT_INSTANT, STAT_PEAK } kind;
+	enum stat_unit { STAT_COUNT, STAT_BYTES, STAT_TICKS /* differences of stats_now(), shown in nanoseconds */ } unit;
+};
+
 struct engine_ops {
 	const char *name;
 	size_t vm_size, vcpu_size;
+	size_t vcpu_headroom; /* bytes of the engine's own right below struct vcpu, a multiple of the page size */
 	/* CPUID bits the engine can serve, applied to KVM_GET_SUPPORTED_CPUID: clears what it cannot. */
 	void (*cpuid_mask)(u32 function, u32 index, u32 regs[4]);
+	const struct engine_stat *vm_stats, *vcpu_stats; /* may be NULL */
 #define X(ret, name, args) ret(*name) args;
 	ENGINE_OPS(X)
 	ENGINE_OPS_OPTIONAL(X)

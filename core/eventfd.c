@@ -58,6 +58,21 @@ static void irqfd_destroy(struct irqfd *irqfd)
 	host_free(irqfd);
 }
 
+/* Those whose eventfd the client has closed for good: nobody could name them to take them away. vm->lock held. */
+static void irqfds_sweep(struct vm *vm)
+{
+	struct irqfd **p = &vm->irqfds, *irqfd;
+
+	while ((irqfd = *p)) {
+		if (host_eventfd_gone(irqfd->eventfd)) {
+			*p = irqfd->next;
+			irqfd_destroy(irqfd);
+		} else {
+			p = &irqfd->next;
+		}
+	}
+}
+
 static int irqfd_assign(struct vm *vm, const struct kvm_irqfd *args)
 {
 	struct irqfd *irqfd, *other;
@@ -78,6 +93,7 @@ static int irqfd_assign(struct vm *vm, const struct kvm_irqfd *args)
 			goto put;
 	}
 	host_mutex_lock(&vm->lock);
+	irqfds_sweep(vm);
 	for (other = vm->irqfds; other; other = other->next) {
 		if (host_eventfd_same(other->eventfd, irqfd->eventfd)) {
 			r = -EBUSY;

@@ -57,8 +57,10 @@ int io_read(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, void
 
 	for (dev = __atomic_load_n(&vcpu->vm->io[space], __ATOMIC_ACQUIRE); dev;
 	     dev = __atomic_load_n(&dev->next, __ATOMIC_ACQUIRE))
-		if (covers(dev, addr, len) && dev->ops->read && !dev->ops->read(dev, vcpu, addr, len, buf))
+		if (covers(dev, addr, len) && dev->ops->read && !dev->ops->read(dev, vcpu, addr, len, buf)) {
+			io_tell(space, false, addr, len, buf);
 			return 0;
+		}
 	return -EOPNOTSUPP;
 }
 
@@ -66,6 +68,7 @@ int io_write(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, con
 {
 	struct io_device *dev;
 
+	io_tell(space, true, addr, len, buf);
 	for (dev = __atomic_load_n(&vcpu->vm->io[space], __ATOMIC_ACQUIRE); dev;
 	     dev = __atomic_load_n(&dev->next, __ATOMIC_ACQUIRE))
 		if (covers(dev, addr, len) && dev->ops->write && !dev->ops->write(dev, vcpu, addr, len, buf))

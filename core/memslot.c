@@ -91,6 +91,7 @@ int vm_write_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, co
 		if (!hva || (slot->flags & KVM_MEM_READONLY) || host_copy_to_client(hva, buf, n))
 			return -EFAULT;
 		dirty_mark(vm, vcpu, slot, gpa >> HOST_PAGE_SHIFT);
+		vm_guest_written(vm, gpa, n);
 		buf = (const u8 *)buf + n;
 		gpa += n;
 		len -= n;
@@ -107,8 +108,10 @@ int vm_cmpxchg_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, 
 	if (!hva || (slot->flags & KVM_MEM_READONLY))
 		return -EFAULT;
 	r = host_client_cmpxchg(hva, old, new, len);
-	if (!r)
+	if (!r) {
 		dirty_mark(vm, vcpu, slot, gpa >> HOST_PAGE_SHIFT);
+		vm_guest_written(vm, gpa, len);
+	}
 	return r;
 }
 
@@ -164,9 +167,11 @@ static int publish(struct vm *vm, unsigned as_id, struct memslot *old, struct me
 
 	if (!after)
 		return -ENOMEM;
+	__atomic_store_n(&vm->leaving, old, __ATOMIC_RELEASE);
 	__atomic_store_n(&vm->slots[as_id], after, __ATOMIC_RELEASE);
 	if (old)
 		vm->engine->slot_flush(vm, old);
+	__atomic_store_n(&vm->leaving, NULL, __ATOMIC_RELEASE);
 	vm_synchronize(vm);
 	host_free(before);
 	if (old)

@@ -32,7 +32,7 @@ void vcpu_kick(struct vcpu *vcpu)
 		break;
 	case VCPU_IN_GUEST:
 		vcpu->vm->engine->kick(vcpu);
-		host_thread_kick(__atomic_load_n(&vcpu->thread, __ATOMIC_RELAXED));
+		host_sched_kick(&vcpu->sched);
 		break;
 	}
 }
@@ -68,6 +68,34 @@ void vm_synchronize(struct vm *vm)
 	host_srcu_wait(&vm->srcu, ticket);
 }
 
+/* ---- where the thread is ------------------------------------------------------------------------------------- */
+
+static void sched_in(struct host_sched *sched, unsigned cpu)
+{
+	struct vcpu *vcpu = container_of(sched, struct vcpu, sched);
+
+	if (vcpu->vm->engine->vcpu_load)
+		vcpu->vm->engine->vcpu_load(vcpu, cpu);
+}
+
+/*
+ * A thread that the host takes from its CPU on the way into guest code is not there: nobody waits for it (vm_request_all() may be
+ * waiting on this very CPU), and when it is back it looks at its requests before it goes on.
+ */
+static void sched_out(struct host_sched *sched)
+{
+	struct vcpu *vcpu = container_of(sched, struct vcpu, sched);
+
+	if (vcpu->vm->engine->vcpu_put)
+		vcpu->vm->engine->vcpu_put(vcpu);
+	if (vcpu->place == VCPU_IN_GUEST) {
+		__atomic_fetch_or(&vcpu->requests, BIT64(REQ_ACK), __ATOMIC_SEQ_CST);
+		__atomic_store_n(&vcpu->place, VCPU_IN_CORE, __ATOMIC_SEQ_CST);
+	}
+}
+
+static const struct host_sched_ops sched_ops = { .in = sched_in, .out = sched_out };
+
 /* ---- in KVM_RUN ---------------------------------------------------------------------------------------------- */
 
 static bool client_wants_exit(struct vcpu *vcpu)
@@ -96,6 +124,15 @@ int vcpu_check_exit(struct vcpu *vcpu)
 			return 1;
 		}
 		vcpu_take_request(vcpu, REQ_DIRTY_FULL);
+	}
+	if (unlikely(host_work_pending())) {
+		int r;
+
+		vcpu_srcu_unlock(vcpu);
+		r = host_work();
+		vcpu_srcu_lock(vcpu);
+		if (r)
+			return r;
 	}
 	if (unlikely(client_wants_exit(vcpu))) {
 		vcpu->run->exit_reason = KVM_EXIT_INTR;
@@ -149,6 +186,8 @@ int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu))
 	u64 start = host_now_ns();
 	int error = 0;
 
+	stats_spent(vcpu, TIME_CORE);
+	stats_sync(vcpu);
 	vcpu->sleep_ready = ready;
 	vcpu_srcu_unlock(vcpu);
 	/* From here on kicks wake; what happened before is seen by sleep_over(). */
@@ -161,24 +200,43 @@ int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu))
 	}
 	__atomic_store_n(&vcpu->place, VCPU_IN_CORE, __ATOMIC_SEQ_CST);
 	vcpu_srcu_lock(vcpu);
+	stats_spent(vcpu, TIME_HALT);
 	return error;
+}
+
+static void count_user_exit(struct vcpu *vcpu, long r)
+{
+	u32 reason = r == -EINTR ? KVM_EXIT_INTR : vcpu->run->exit_reason;
+
+	/* -EAGAIN: the processor was never started, nothing ran. */
+	if (r < 0 && r != -EINTR && r != -EAGAIN)
+		vcpu->stats->user_exit_error++;
+	else if (r != -EAGAIN && reason < VCPU_USER_EXITS)
+		vcpu->stats->user_exit[reason]++;
 }
 
 static long vcpu_run(struct vcpu *vcpu)
 {
 	long r;
 
-	__atomic_store_n(&vcpu->thread, host_thread_self(), __ATOMIC_RELAXED);
+	stats_spent(vcpu, TIME_MONITOR);
 	host_run_begin(&vcpu->requests, BIT64(REQ_SIGNAL));
 	if (unlikely(vcpu->sigmask_set))
 		host_run_sigmask(vcpu->sigmask);
 	__atomic_store_n(&vcpu->place, VCPU_IN_CORE, __ATOMIC_SEQ_CST);
+	host_sched_begin(&vcpu->sched);
 	vcpu_srcu_lock(vcpu);
 	r = x86_vcpu_run(vcpu);
 	vcpu_srcu_unlock(vcpu);
+	if (vcpu->vm->engine->run_end)
+		vcpu->vm->engine->run_end(vcpu);
+	host_sched_end(&vcpu->sched);
 	__atomic_store_n(&vcpu->place, VCPU_OUTSIDE, __ATOMIC_SEQ_CST);
 	vcpu_take_request(vcpu, REQ_SIGNAL);
-	__atomic_store_n(&vcpu->thread, 0, __ATOMIC_RELAXED);
+	count_user_exit(vcpu, r);
+	host_event_userspace_exit(vcpu->run->exit_reason, r);
+	stats_spent(vcpu, TIME_CORE);
+	stats_sync(vcpu);
 	return r;
 }
 
@@ -207,6 +265,7 @@ static long set_signal_mask(struct vcpu *vcpu, u64 arg)
 static long handle(struct host_file *file, unsigned cmd, u64 arg, void *data)
 {
 	struct vcpu *vcpu = of_file(file);
+	bool masked;
 	long r;
 
 	host_mutex_lock(&vcpu->mutex);
@@ -219,9 +278,10 @@ static long handle(struct host_file *file, unsigned cmd, u64 arg, void *data)
 		r = -EINVAL;
 		if (arg)
 			break;
+		masked = vcpu->sigmask_set;
 		r = vcpu_run(vcpu);
 		host_mutex_unlock(&vcpu->mutex);
-		host_run_end();
+		host_run_end(masked);
 		return r;
 	case KVM_SET_SIGNAL_MASK:
 		r = set_signal_mask(vcpu, arg);
@@ -230,7 +290,9 @@ static long handle(struct host_file *file, unsigned cmd, u64 arg, void *data)
 		r = stats_open(vcpu->vm, &vcpu->stats_area);
 		break;
 	default:
+		host_sched_begin(&vcpu->sched);
 		r = x86_vcpu_ioctl(vcpu, cmd, arg, data);
+		host_sched_end(&vcpu->sched);
 	}
 	host_mutex_unlock(&vcpu->mutex);
 	return r;
@@ -240,7 +302,7 @@ static long vcpu_ioctl(struct host_file *file, unsigned cmd, u64 arg)
 {
 	struct vcpu *vcpu = of_file(file);
 
-	if (vcpu->vm->pid != host_client_pid())
+	if (!host_client_is_mine(vcpu->vm->client))
 		return -EIO;
 	if (_IOC_TYPE(cmd) != KVMIO)
 		return -EINVAL;
@@ -287,32 +349,44 @@ static const struct host_file_ops vcpu_ops = {
 
 /* ---- creation ------------------------------------------------------------------------------------------------ */
 
+static void free_vcpu(struct vcpu *vcpu)
+{
+	const struct engine_ops *engine = vcpu->vm->engine;
+
+	host_free_pages((u8 *)vcpu - engine->vcpu_headroom, engine->vcpu_headroom + engine->vcpu_size);
+}
+
 void vcpu_destroy(struct vcpu *vcpu)
 {
 	x86_vcpu_destroy(vcpu);
 	vcpu->vm->engine->vcpu_destroy(vcpu);
 	dirty_ring_destroy(vcpu);
+	host_stats_hide(vcpu->stats_dir);
 	host_shared_free(&vcpu->stats_area);
 	host_shared_free(&vcpu->run_area);
 	host_wait_destroy(&vcpu->wait);
 	host_mutex_destroy(&vcpu->mutex);
-	host_free_pages(vcpu, vcpu->vm->engine->vcpu_size);
+	free_vcpu(vcpu);
 }
 
 static int alloc_vcpu(struct vm *vm, u32 id, struct vcpu **out)
 {
-	struct vcpu *vcpu = host_zalloc_pages(vm->engine->vcpu_size);
+	u8 *pages = host_zalloc_pages(vm->engine->vcpu_headroom + vm->engine->vcpu_size);
+	struct vcpu *vcpu;
+	char name[16];
 	int error = -ENOMEM;
 
-	if (!vcpu)
+	if (!pages)
 		return error;
+	vcpu = (struct vcpu *)(pages + vm->engine->vcpu_headroom);
 	vcpu->file.ops = &vcpu_ops;
 	vcpu->vm = vm;
 	vcpu->id = id;
 	host_mutex_init(&vcpu->mutex);
 	host_wait_init(&vcpu->wait);
+	host_sched_init(&vcpu->sched, &sched_ops);
 	if (host_shared_alloc(&vcpu->run_area, RUN_PAGES * HOST_PAGE_SIZE))
-		goto free_vcpu;
+		goto free_wait;
 	vcpu->run = vcpu->run_area.addr;
 	if (stats_vcpu_init(vcpu))
 		goto free_run;
@@ -324,6 +398,9 @@ static int alloc_vcpu(struct vm *vm, u32 id, struct vcpu **out)
 	error = x86_vcpu_init(vcpu);
 	if (error)
 		goto destroy_engine;
+	host_snprintf(name, sizeof(name), "vcpu%u", id);
+	if (vm->stats_dir)
+		vcpu->stats_dir = host_stats_show(vm->stats_dir, name, &vcpu->stats_area);
 	*out = vcpu;
 	return 0;
 
@@ -335,10 +412,10 @@ free_stats:
 	host_shared_free(&vcpu->stats_area);
 free_run:
 	host_shared_free(&vcpu->run_area);
-free_vcpu:
+free_wait:
 	host_wait_destroy(&vcpu->wait);
 	host_mutex_destroy(&vcpu->mutex);
-	host_free_pages(vcpu, vm->engine->vcpu_size);
+	free_vcpu(vcpu);
 	return error;
 }
 

@@ -11,7 +11,7 @@
 
 /* Work for the vCPU's own thread before it enters the guest again: bits of vcpu->requests. */
 enum vcpu_request {
-	REQ_TLB_FLUSH,		/* every translation */
+	REQ_TLB_FLUSH,		/* every translation, guest-physical ones too (TLB_GPA) */
 	REQ_EVENT,		/* look for interrupts again */
 	REQ_NMI, REQ_SMI,
 	REQ_TRIPLE_FAULT,
@@ -32,11 +32,25 @@ enum vcpu_request {
 /* Where the vCPU thread is; (a). A kick matters in VCPU_IN_GUEST and VCPU_SLEEPING only. */
 enum vcpu_place { VCPU_OUTSIDE, VCPU_IN_CORE, VCPU_IN_GUEST, VCPU_SLEEPING };
 
+#define VCPU_USER_EXITS (KVM_EXIT_NOTIFY + 1)
+
+/* What a vCPU's time goes to. */
+enum vcpu_time {
+	TIME_MONITOR, /* the client, outside of KVM_RUN */
+	TIME_CORE,    /* KVM_RUN, but for: */
+	TIME_GUEST,   /* engine->vcpu_run() */
+	TIME_HALT,    /* waiting */
+	VCPU_TIMES
+};
+
 /* Statistics by their KVM names; lives in a page that KVM_GET_STATS_FD reads. */
 struct vcpu_stats {
 	u64 exits, io_exits, mmio_exits, halt_exits, halt_wakeup, halt_successful_poll, halt_attempted_poll, irq_exits, irq_injections, nmi_injections,
 		signal_exits, irq_window_exits, nmi_window_exits, request_irq_exits, insn_emulation, insn_emulation_fail, hypercalls, fpu_reload,
 		tlb_flush, invlpg, pf_taken, pf_fixed, pf_emulate, req_event, guest_mode;
+	u64 exit_reason[EXIT_REASONS];		 /* returns of engine->vcpu_run() */
+	u64 user_exit[VCPU_USER_EXITS], user_exit_error; /* returns of KVM_RUN */
+	u64 time_ns[VCPU_TIMES];
 };
 
 /* Events as KVM_GET_VCPU_EVENTS knows them; (v). */
@@ -92,9 +106,15 @@ struct vcpu_io {
 	bool read_pending, write_pending;		/* what run->mmio or run->io asks for now */
 	bool for_event;					/* the read is the delivery of an event's, not an instruction's */
 	bool in_core;					/* vcpu_emulate() runs: what it reads is the instruction's */
+	bool decoded;					/* vcpu->emul.insn is the one at @key, which waits for its reads */
+	u64 operand_gpa;				/* where its only memory operand is, when the hardware told; 0 */
 	u8 exit; /* enum exit_reason that an op which returned X86_EXIT asks for; EXIT_NONE: none */
 	s16 error; /* -errno of KVM_RUN, with EXIT_USER */
 	u64 pending_dr6; /* debug traps of an instruction that went to the client first: they follow its answer */
+	struct {
+		u8 len, size; /* @len 0: none */
+		u64 rip;
+	} in; /* IN that the engine decoded waits for its value */
 	/*
 	 * REP INS and REP OUTS move up to a page per exit; the data lie in the second page of the run area. IN: the client
 	 * fills @count elements, of which @next were consumed. OUT: @count elements collected so far.
@@ -121,11 +141,17 @@ struct vcpu {
 	struct host_shared run_area;	/* page 0 kvm_run, page 1 PIO data */
 	struct host_shared stats_area;
 	struct vcpu_stats *stats;
+	struct host_stats_dir *stats_dir;	/* (i) */
+	struct {
+		u64 since;	/* (v) stats_now() when the running one began */
+		u64 ticks[VCPU_TIMES];
+		u64 copied;	/* stats_now() of the last stats_sync() */
+	} time;
 
 	u64 requests;		/* (a) bits of enum vcpu_request */
 	u8 place;		/* (a) enum vcpu_place */
 	bool immediate_kick;	/* (a) */
-	u64 thread;		/* (a) host_thread_self() of the one in KVM_RUN, 0 */
+	struct host_sched sched; /* of the thread in an ioctl */
 	struct host_wait wait;
 	bool (*sleep_ready)(struct vcpu *vcpu);	/* (v) what vcpu_sleep() waits for */
 	u32 halt_poll_ns;	/* (v) how long vcpu_sleep() spins first */
@@ -274,7 +300,7 @@ void x86_vcpu_destroy(struct vcpu *vcpu);
 long x86_vcpu_ioctl(struct vcpu *vcpu, unsigned cmd, u64 arg, void *data);
 /** Power-up (@init false) or INIT state, SDM 3A table 9-1. */
 void x86_vcpu_reset(struct vcpu *vcpu, bool init);
-/* run.c: KVM_RUN. core/vcpu.c holds vcpu->mutex, has set vcpu->thread, ->place (VCPU_IN_CORE) and the signal mask, has opened the
+/* run.c: KVM_RUN. core/vcpu.c holds vcpu->mutex, has set vcpu->place (VCPU_IN_CORE) and the signal mask, has opened the
  * vCPU's srcu section, and undoes all this afterwards. 0 (exit reason in run) or -errno. */
 int x86_vcpu_run(struct vcpu *vcpu);
 /** Whether a halted vCPU has a reason to wake. Any thread. */

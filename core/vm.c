@@ -113,11 +113,13 @@ static void destroy(struct vm *vm)
 	vm->engine->vm_destroy(vm);
 	coalesced_destroy(vm);
 	memslots_destroy(vm);
+	host_stats_hide(vm->stats_dir);
 	host_shared_free(&vm->stats_area);
 	host_srcu_destroy(&vm->srcu);
 	host_spin_destroy(&vm->irq_lock);
 	host_mutex_destroy(&vm->slots_lock);
 	host_mutex_destroy(&vm->lock);
+	host_client_put(vm->client);
 	host_free_pages(vm, vm->engine->vm_size);
 }
 
@@ -195,7 +197,7 @@ static long vm_ioctl(struct host_file *file, unsigned cmd, u64 arg)
 	struct vm *vm = of_file(file);
 
 	/* A VM is its creator's: guest memory is a process's own. */
-	if (vm->pid != host_client_pid() || __atomic_load_n(&vm->dead, __ATOMIC_ACQUIRE))
+	if (!host_client_is_mine(vm->client) || __atomic_load_n(&vm->dead, __ATOMIC_ACQUIRE))
 		return -EIO;
 	return ioctl_dispatch(file, IOCTL_VM, cmd, arg, handle_vm);
 }
@@ -226,6 +228,7 @@ static long create_vm(u64 type)
 	vm->file.ops = &vm_ops;
 	vm->users = 1;
 	vm->engine = engine;
+	vm->client = host_client_get();
 	vm->pid = host_client_pid();
 	host_mutex_init(&vm->lock);
 	host_mutex_init(&vm->slots_lock);
@@ -242,9 +245,19 @@ static long create_vm(u64 type)
 	error = x86_vm_init(vm);
 	if (error)
 		goto destroy_engine;
+	vm_get(vm); /* another thread may close the descriptor at once */
 	fd = host_file_install(&vm->file);
-	if (fd < 0)
+	if (fd < 0) {
 		vm_put(vm);
+	} else {
+		char name[32];
+
+		host_snprintf(name, sizeof(name), "%u-%d", vm->pid, fd);
+		host_mutex_lock(&vm->lock);
+		vm->stats_dir = host_stats_show(NULL, name, &vm->stats_area);
+		host_mutex_unlock(&vm->lock);
+	}
+	vm_put(vm);
 	return fd;
 
 destroy_engine:
@@ -260,6 +273,7 @@ free_vm:
 	host_spin_destroy(&vm->irq_lock);
 	host_mutex_destroy(&vm->slots_lock);
 	host_mutex_destroy(&vm->lock);
+	host_client_put(vm->client);
 	host_free_pages(vm, engine->vm_size);
 	return error;
 }

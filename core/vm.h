@@ -72,6 +72,8 @@ struct vm {
 	bool dead;	/* (a) KVM_BUG: every later ioctl gives -EIO */
 
 	struct memslots *slots[VM_ADDRESS_SPACES];	/* (s) */
+	struct mmu *shadow;		/* (i) once vCPUs run: hears of writes to guest memory; NULL: nobody has to */
+	struct memslot *leaving;	/* (s) no longer among the slots, but the engine may still have translations of it */
 	bool manual_dirty_protect;	/* (m) KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
 	bool dirty_init_set;		/* (m) KVM_DIRTY_LOG_INITIALLY_SET */
 	u32 dirty_ring_bytes;		/* (m) 0: bitmaps */
@@ -118,9 +120,13 @@ struct vm {
 	u64 hypercall_exit_mask;
 	bool platform_info_hidden;	/* KVM_CAP_MSR_PLATFORM_INFO off: a guest's read is #GP */
 	struct msr_filter *msr_filter;	/* (s) core/x86/msr.c */
+	u32 msr_filter_generation;	/* (a) counts its changes */
 	struct vm_stats *stats;		/* (a) in stats_area */
 	struct host_shared stats_area;
-	u32 pid;
+	struct host_stats_dir *stats_dir;	/* (i) once the descriptor is the client's */
+	u64 tick_ns;	/* (i) nanoseconds of a stats_now() tick, 32.32 fixed point */
+	struct host_client *client;	/* (i) */
+	u32 pid;	/* (i) the client's, for names */
 };
 
 #define vm_for_each_vcpu(i, vcpu, vm) \
@@ -157,6 +163,13 @@ int vm_read_guest(struct vm *vm, unsigned as_id, u64 gpa, void *buf, size_t len)
 int vm_write_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, const void *buf, size_t len);
 /** Atomic compare-exchange in guest memory: 0 exchanged, 1 not, -EFAULT. Marks dirty. */
 int vm_cmpxchg_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, void *old, const void *new, unsigned len);
+void mmu_guest_written(struct mmu *mmu, u64 gpa, unsigned len); /* core/x86/mmu/mmu.h */
+/** Whoever wrote guest memory other than by the two above says so, afterwards. In an srcu section. */
+static inline void vm_guest_written(struct vm *vm, u64 gpa, unsigned len)
+{
+	if (unlikely(vm->shadow))
+		mmu_guest_written(vm->shadow, gpa, len);
+}
 int vm_set_memory_region(struct vm *vm, const struct kvm_userspace_memory_region *region);
 
 /* ---- dirty.c -------------------------------------------------------------------------------------------------- */
@@ -175,6 +188,14 @@ void io_devices_destroy(struct vm *vm);
 /** 0, or -EOPNOTSUPP when the client has to answer. In an srcu section. */
 int io_read(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, void *buf);
 int io_write(struct vcpu *vcpu, enum io_space space, u64 addr, unsigned len, const void *buf);
+/** The event of an access: also for whoever has an answer to what io_read() did not. */
+static inline void io_tell(enum io_space space, bool write, u64 addr, unsigned len, const void *buf)
+{
+	if (space == IO_PIO)
+		host_event_pio(write, addr, len, 1, buf);
+	else
+		host_event_mmio(write, addr, len, buf);
+}
 /** ioctls of coalesced.c and eventfd.c */
 int coalesced_init(struct vm *vm);
 long vm_ioctl_coalesced(struct vm *vm, unsigned cmd, const struct kvm_coalesced_mmio_zone *args);

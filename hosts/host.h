@@ -91,11 +91,13 @@ void host_timer_cancel(struct host_timer *t);
 
 /** An opaque, non-zero name of the calling thread; equal only in that thread. */
 u64 host_thread_self(void);
+/** A small number, mostly another one in another thread that runs at the same time: where to look first for a place that is free. */
+unsigned host_thread_hint(void);
 
 void host_wait_init(struct host_wait *w);
 void host_wait_destroy(struct host_wait *w);
 /**
- * Sleeps until @ready(@w) holds. Wake-ups are never lost when the waker changes the condition before it calls
+ * Sleeps until @ready(@w) holds. One thread at a time sleeps on @w. Wake-ups are never lost when the waker changes the condition before it calls
  * host_wait_wake(). Returns 0, or -EINTR when host_signal_pending() became true first.
  */
 int host_wait_sleep(struct host_wait *w, bool (*ready)(struct host_wait *w));
@@ -107,15 +109,34 @@ bool host_signal_pending(void);
  * sets @bits in *@requests, which guest code polls. (In the kernel a signal interrupts guest code by itself.)
  */
 void host_run_begin(u64 *requests, u64 bits);
-/** Signals that arrived are delivered to the client when the ioctl returns, not here: no locks are held then. */
-void host_run_end(void);
+/** @masked: host_run_sigmask() was called. Signals that arrived are delivered to the client when the ioctl returns, not here: no locks
+ *  are held then. */
+void host_run_end(bool masked);
 /** Between host_run_begin() and host_run_end(): the signal mask (bit n-1 for signal n) until then. */
 void host_run_sigmask(u64 mask);
-/** Makes the CPU that runs vCPU thread @thread leave guest code (kernel: an IPI; lite polls, so nothing to do). */
-void host_thread_kick(u64 thread);
+/** Something of the host's waits for this thread (another that wants the CPU, deferred work). Cheap: asked before each entry of guest code. */
+bool host_work_pending(void);
+/** Does it; may sleep, in no srcu section. 0, or what KVM_RUN returns at once: the host then does the rest and calls it again. */
+int host_work(void);
 void host_cond_resched(void);
-/** One turn of a loop that waits for another thread without a lock: spins in the first rounds, then yields, then naps. */
+/** One turn of a loop that waits for another thread without a lock: spins in the first rounds, then yields, then naps, where that can be. */
 void host_backoff(unsigned round);
+
+/*
+ * A stay of the calling thread on some CPU with a vCPU's state loaded there: in() runs on the CPU at the beginning and whenever the
+ * scheduler brings the thread back, out() whenever it takes the thread away and at the end. Neither sleeps, locks, or wakes anybody.
+ * hosts/user, whose threads carry everything with them, calls them at the beginning and at the end.
+ */
+struct host_sched;
+struct host_sched_ops {
+	void (*in)(struct host_sched *s, unsigned cpu);
+	void (*out)(struct host_sched *s);
+};
+void host_sched_init(struct host_sched *s, const struct host_sched_ops *ops);
+void host_sched_begin(struct host_sched *s);
+void host_sched_end(struct host_sched *s);
+/** Any thread: makes the CPU that the thread is on leave guest code (kernel: an IPI; lite polls, so nothing to do). */
+void host_sched_kick(struct host_sched *s);
 
 static inline void host_cpu_relax(void)
 {
@@ -127,9 +148,16 @@ static inline void host_cpu_relax(void)
 /* All take client addresses and never fault: 0 or -EFAULT. A failed copy may have written part of it. */
 int host_copy_from_client(void *dst, u64 src, size_t len);
 int host_copy_to_client(u64 dst, const void *src, size_t len);
+/** The same under a lock: what is not there at once is -EFAULT. Does not sleep. */
+int host_copy_from_client_nosleep(void *dst, u64 src, size_t len);
 /** Atomically: if *@hva == *@old then *@hva = *@new. @len is 1, 2, 4, 8 or 16, @hva aligned to it.
  *  Returns 0 when exchanged, 1 when not (@old then holds what was there), -EFAULT. */
 int host_client_cmpxchg(u64 hva, void *old, const void *new, unsigned len);
+/* The process whose memory a VM's is. No other process is it before the put. */
+struct host_client *host_client_get(void);
+void host_client_put(struct host_client *client);
+/** Whether the calling thread belongs to it. */
+bool host_client_is_mine(const struct host_client *client);
 /** Whether [@addr, @addr + @len) lies in the part of the address space that belongs to the client. */
 bool host_client_range_ok(u64 addr, u64 len);
 
@@ -163,8 +191,10 @@ void host_eventfd_put(struct host_eventfd *e);
 void host_eventfd_signal(struct host_eventfd *e, u64 n);
 /** Whether two references name the same eventfd. */
 bool host_eventfd_same(const struct host_eventfd *a, const struct host_eventfd *b);
+/** The client has closed its last descriptor of what is listened to: nothing will come. False where the host cannot tell. */
+bool host_eventfd_gone(const struct host_eventfd *e);
 struct host_eventfd_listener {
-	/** Runs in a service thread after @e was signalled; the count was consumed. No sleeping. */
+	/** Runs in a service thread or, in the kernel, in the one that signals, after it did; the count was consumed. No sleeping. */
 	void (*fn)(struct host_eventfd_listener *l);
 	struct host_eventfd_listener *next; /* the host's */
 	struct host_eventfd *eventfd;	    /* the host's */
@@ -173,13 +203,181 @@ int host_eventfd_listen(struct host_eventfd *e, struct host_eventfd_listener *l)
 /** When it returns, l->fn does not run and will not. */
 void host_eventfd_unlisten(struct host_eventfd_listener *l);
 
+/* ---- for engines that run guests on the hardware ------------------------------------------------------------- */
+
+/*
+ * Pages that the hardware reads (page tables, control blocks), charged to the client. hosts/user serves these too, with an
+ * address of its own choice as the physical one, so that the tables are tested in a process.
+ */
+/** A zeroed page; NULL. May sleep. */
+void *host_page_alloc(void);
+/** The same below 4 GiB (hosts/user: anywhere): a table that CR3 points to outside of long mode. */
+void *host_page_alloc_low(void);
+void host_page_free(void *page);
+u64 host_page_phys(void *page);
+/** @nr such pages that follow each other for the hardware too. Their physical address is the first one's. */
+void *host_pages_alloc(unsigned nr);
+void host_pages_free(void *pages, unsigned nr);
+/** The inverse, for what host_page_alloc() gave. */
+void *host_page_at(u64 phys);
+/** A word of the owner's that goes with such a page, not in it: the hardware may still be reading that. At first anything. */
+u64 *host_page_private(void *page);
+
+/* Neither sleeps; taken from threads only, never from timers or eventfds. */
+void host_rwlock_init(struct host_rwlock *l);
+void host_rwlock_destroy(struct host_rwlock *l);
+void host_read_lock(struct host_rwlock *l);
+void host_read_unlock(struct host_rwlock *l);
+void host_write_lock(struct host_rwlock *l);
+void host_write_unlock(struct host_rwlock *l);
+
+/* What stands behind one page of the client's address space at this moment. */
+struct host_client_page {
+	u64 phys;
+	bool writable; /* may be mapped for writing; true for every get with @write */
+	bool memory;   /* RAM (to be cached write-back), not a device's page */
+	void *ref;     /* the host's */
+};
+/**
+ * Brings @hva in as an access of the client would (swap, copy-on-write, ...). The page stays until host_client_page_put(); what maps it
+ * beyond that asks a host_mm_watch whether it still stands there. May sleep. 0, -EFAULT (nothing mapped, or no right), -EHWPOISON,
+ * -EINTR (a fatal signal), -ENOMEM. Without @write a page that is writable anyway says so.
+ */
+int host_client_page_get(u64 hva, bool write, struct host_client_page *page);
+/** @dirty: it was, or may have been, written through the mapping made meanwhile. */
+void host_client_page_put(struct host_client_page *page, bool dirty);
+/** Log2 of the size of the host mapping that holds @hva: 12, 21 or 30; 12 when unknown. Does not sleep. Under the lock in which
+ *  host_mm_watch_retry() said no. */
+unsigned host_client_page_shift(u64 hva);
+
+/*
+ * Hears of changes to the client's address space before they happen. To map a client page: take host_mm_watch_seq(), get the page,
+ * take the lock of the tables, and start over if host_mm_watch_retry(); else map.
+ */
+struct host_mm_watch;
+struct host_mm_watch_ops {
+	/** [@start, @end) is about to change: nothing may use a translation of it when this returns. Does not sleep. */
+	void (*invalidate)(struct host_mm_watch *w, u64 start, u64 end);
+	/** Was [@start, @end) accessed since the last call with @clear? Does not sleep. */
+	bool (*age)(struct host_mm_watch *w, u64 start, u64 end, bool clear);
+	/** The address space goes (the client was killed): every translation is dropped, now. */
+	void (*gone)(struct host_mm_watch *w);
+};
+/** Watches the calling process. 0 or -errno. Pair with host_mm_watch_stop(). */
+int host_mm_watch_start(struct host_mm_watch *w, const struct host_mm_watch_ops *ops);
+void host_mm_watch_stop(struct host_mm_watch *w);
+u64 host_mm_watch_seq(struct host_mm_watch *w);
+/** Under a lock that invalidate() also takes: is @hva being changed, or was something since @seq? */
+bool host_mm_watch_retry(struct host_mm_watch *w, u64 seq, u64 hva);
+/** Whether the calling thread belongs to the process that is watched: only its memory is the VM's. */
+bool host_mm_watch_mine(struct host_mm_watch *w);
+
+/* Called when memory is short: gives back up to @nr pages, returns how many. Does not sleep. hosts/user never calls it. */
+int host_shrinker_start(struct host_shrinker *s, const char *name, unsigned long (*count)(struct host_shrinker *s),
+			unsigned long (*scan)(struct host_shrinker *s, unsigned long nr));
+void host_shrinker_stop(struct host_shrinker *s);
+
+/* The processor below: hosts/kernel only. */
+
+unsigned host_cpu(void);	 /* the one that runs this, preemption off */
+unsigned host_nr_cpus(void);	 /* all numbers are below */
+void host_preempt_off(void);
+void host_preempt_on(void);
+void host_irq_off(void);
+void host_irq_on(void);
+/** Runs @fn on @cpu, or on each CPU that is online, with interrupts off, and waits for it. */
+void host_on_cpu(unsigned cpu, void (*fn)(void *arg), void *arg);
+void host_on_each_cpu(void (*fn)(void *arg), void *arg);
+/**
+ * Something more important than guest code waits on this CPU (a signal, another thread, work). Interrupts off, and on again only after
+ * guest code when the answer is no: then what host_fpu_in() loaded is in the registers, even if the host used them meanwhile.
+ */
+bool host_must_leave(void);
+/** Takes the interrupts that made guest code exit: those held back by host_irq_off(). */
+void host_take_irqs(void);
+/** A machine check or an NMI that arrived in guest code is the host's: handles it as if it had arrived here. Interrupts off. */
+void host_take_nmi(void);
+void host_take_machine_check(void);
+
+/** What runs from here on is not steered by branch predictions made before (hosts/user: its guests never are). */
+void host_branch_barrier(void);
+/** Right before guest code, interrupts off: takes from the processor's buffers and, where @nested tables let a guest reach them (L1TF), from its
+ *  first cache what of the host's the guest could sample. */
+void host_guest_enters(bool nested);
+/** Right behind guest code, interrupts off: takes from the processor's predictors what the guest left there for the host to follow. */
+void host_guest_left(void);
+/** Sets and clears bits of CR4 on this CPU so that the host knows of it. Interrupts off. */
+void host_cr4_change(u64 set, u64 clear);
+/** The limit of the task register is 0x67 now: the host loads its own before it needs the I/O bitmap behind that. Preemption off. */
+void host_task_limit_spoilt(void);
+
+/** RDMSR and WRMSR that report #GP: 0 or -EIO. */
+int host_rdmsr(u32 msr, u64 *value);
+int host_wrmsr(u32 msr, u64 value);
+
+/* The guest's x87 to AVX-512 state, swapped with the thread's own by the host, which also keeps it across its scheduler. */
+struct host_fpu *host_fpu_alloc(void);
+void host_fpu_free(struct host_fpu *fpu);
+/** In: the guest's registers are in the CPU until host_fpu_out(). Preemption may be on. */
+void host_fpu_in(struct host_fpu *fpu);
+void host_fpu_out(struct host_fpu *fpu);
+/**
+ * To and from an image in the standard format (SDM 1 13.4) of @size bytes, which has room for what XSTATE_BV names. The guest's is not in
+ * the CPU of another thread. 0, -EINVAL.
+ * The host keeps PKRU apart, for its own accesses obey it: in() and out() leave it alone, here it goes in and out of the image.
+ */
+void host_fpu_save(struct host_fpu *fpu, void *image, u32 size, u32 pkru);
+int host_fpu_load(struct host_fpu *fpu, const void *image, u32 size, u32 *pkru);
+
+/* ---- events, for who watches a machine from outside ------------------------------------------------------------------ */
+
+/* How the hardware put it: SVM's exit code and exit information, VMX's exit reason and qualification. */
+struct host_exit {
+	u32 isa; /* what follows is of: */
+#define HOST_ISA_VMX 1
+#define HOST_ISA_SVM 2
+	u32 reason;
+	u64 info1, info2;
+	u32 intr_info, error_code; /* of the event that was being delivered */
+};
+/* Linux's events kvm_NAME, with the same arguments. Cheap: nobody listens most of the time. hosts/user has nobody who could. */
+#define HOST_EVENTS(X)                                                                                                 \
+	X(entry, (u32 vcpu, u64 rip))                                                                                  \
+	X(exit, (u32 vcpu, u64 rip, const struct host_exit *exit))                                                     \
+	X(userspace_exit, (u32 reason, int error))                                                                     \
+	X(pio, (bool write, u16 port, u32 size, u32 count, const void *data))                                          \
+	X(mmio, (bool write, u64 gpa, u32 len, const void *data))                                                      \
+	X(msr, (bool write, u32 index, u64 value, bool fault))                                                         \
+	X(cpuid, (u32 function, u32 index, const u32 regs[4], bool found))                                             \
+	X(page_fault, (u32 vcpu, u64 rip, u64 address, u64 error))                                                     \
+	X(inj_virq, (u8 vector, bool soft, bool again))                                                                \
+	X(inj_exception, (u8 vector, bool has_error, u32 error, bool again))                                           \
+	X(hypercall, (u64 nr, u64 a0, u64 a1, u64 a2, u64 a3))                                                         \
+	X(apic, (bool write, u32 reg, u64 value))                                                                      \
+	X(eoi, (u32 apic_id, u8 vector))                                                                               \
+	X(cr, (bool write, u32 cr, u64 value))
+#define X(name, args) void host_event_##name args;
+HOST_EVENTS(X)
+#undef X
+
+/**
+ * Shows the numbers in @area, which has the format of KVM_GET_STATS_FD, to who looks from outside: a directory @name in @parent's, or in
+ * that of all VMs. NULL when that cannot be. hosts/user has trine-stat for it, which reads the memory of the process.
+ */
+struct host_stats_dir *host_stats_show(struct host_stats_dir *parent, const char *name, struct host_shared *area);
+/** With all that is below. @dir may be NULL. When it returns nobody reads @area for it. */
+void host_stats_hide(struct host_stats_dir *dir);
+
 /* ---- words ------------------------------------------------------------------------------------------------- */
 
 enum host_log_level { HOST_LOG_ERROR, HOST_LOG_WARNING, HOST_LOG_INFO, HOST_LOG_DEBUG };
 /** One line for the host's log, rate-limited. */
 __attribute__((format(printf, 2, 3))) void host_log(enum host_log_level level, const char *fmt, ...);
+/** Text for the trace that the user asked for (guest code, exits), newlines included: all of it, unlike the log. One call, one piece. */
+void host_trace(const char *text, size_t len);
 /** As snprintf(3), integers and strings only. */
 __attribute__((format(printf, 3, 4))) int host_snprintf(char *buf, size_t size, const char *fmt, ...);
+__attribute__((format(printf, 3, 0))) int host_vsnprintf(char *buf, size_t size, const char *fmt, va_list ap);
 /** The client's process id (statistics names). */
 u32 host_client_pid(void);
 

@@ -41,7 +41,7 @@ static const struct {
 		F(FSGSBASE) | F(TSC_ADJUST) | F(SMEP) | F(INVPCID) | F(SMAP) },
 	[CPUID_7_ECX] = { 7, 0, 2,
 		F(AVX512VBMI) | F(AVX512VBMI2) | F(GFNI) | F(VAES) | F(VPCLMULQDQ) | F(AVX512VNNI) | F(AVX512BITALG) |
-		F(AVX512VPOPCNTDQ) | F(RDPID),
+		F(AVX512VPOPCNTDQ) | F(RDPID) | F(MOVDIRI),
 		F(UMIP) },
 	[CPUID_7_EDX] = { 7, 0, 3,
 		F(AVX512_4VNNIW) | F(AVX512_4FMAPS) | F(FSRM) | F(AVX512VP2INTERSECT) | F(AVX512FP16),
@@ -53,6 +53,8 @@ static const struct {
 		F(LZCNT) | F(SSE4A) | F(MISALIGNSSE) | F(3DNOWPREFETCH) | F(CMP_LEGACY) | F(TOPOEXT),
 		F(LAHF_LM) | F(CR8_LEGACY) },
 	[CPUID_D_1_EAX] = { 0xd, 1, 0, F(XSAVEOPT) | F(XSAVEC) | F(XGETBV1), 0 },
+	/* Without it, kernels in a virtual machine clear the branch history by a loop at every entry, BHI_NO or not. */
+	[CPUID_7_2_EDX] = { 7, 2, 3, 0, F(BHI_CTRL) },
 	[CPUID_7_1_EAX] = { 7, 1, 0, F(AVX_VNNI) | F(AVX512_BF16) | F(FZRM) | F(FSRS) | F(FSRC) | F(AVX_IFMA), 0 },
 	[CPUID_80000008_EBX] = { 0x80000008, 0, 1, F(CLZERO) | F(XSAVEERPTR), F(AMD_SSB_NO) },
 	[CPUID_80000007_EDX] = { 0x80000007, 0, 3, F(NONSTOP_TSC), 0 },
@@ -137,7 +139,17 @@ static u32 offered_word(enum cpuid_word word)
 
 u64 cpuid_supported_xcr0(void)
 {
-	return xcr0_of_features(cpuid_host_xcr0(), offered_word(CPUID_1_ECX), offered_word(CPUID_7_EBX));
+	/* CPUID traps where the host is itself a guest: a few microseconds each time, and every KVM_SET_XSAVE asks. */
+	static const struct engine_ops *known_for;
+	static u64 known;
+	u64 xcr0;
+
+	if (core_engine() && __atomic_load_n(&known_for, __ATOMIC_ACQUIRE) == core_engine())
+		return __atomic_load_n(&known, __ATOMIC_RELAXED);
+	xcr0 = xcr0_of_features(cpuid_host_xcr0(), offered_word(CPUID_1_ECX), offered_word(CPUID_7_EBX));
+	__atomic_store_n(&known, xcr0, __ATOMIC_RELAXED);
+	__atomic_store_n(&known_for, core_engine(), __ATOMIC_RELEASE);
+	return xcr0;
 }
 
 /* A word with what depends on XCR0 taken away. */
@@ -253,12 +265,14 @@ static void emit_basic(struct cpuid_list *l, u32 function)
 		break;
 	case 6: emit(l, 6, 0, false, (u32[]){ supported_word(CPUID_6_EAX), 0, 0, 0 }); break;
 	case 7: {
-		u32 sub1 = supported_word(CPUID_7_1_EAX);
+		u32 sub1 = supported_word(CPUID_7_1_EAX), sub2 = supported_word(CPUID_7_2_EDX);
 
-		emit(l, 7, 0, true, (u32[]){ !!sub1, supported_word(CPUID_7_EBX), supported_word(CPUID_7_ECX),
+		emit(l, 7, 0, true, (u32[]){ sub2 ? 2 : !!sub1, supported_word(CPUID_7_EBX), supported_word(CPUID_7_ECX),
 					     supported_word(CPUID_7_EDX) });
-		if (sub1)
+		if (sub1 || sub2)
 			emit(l, 7, 1, true, (u32[]){ sub1, 0, 0, 0 });
+		if (sub2)
+			emit(l, 7, 2, true, (u32[]){ 0, 0, 0, sub2 });
 		break;
 	}
 	case 0xb:
@@ -616,4 +630,5 @@ void vcpu_cpuid(struct vcpu *vcpu, u32 regs[4])
 			regs[3] = first->edx;
 		}
 	}
+	host_event_cpuid(function, index, regs, e);
 }

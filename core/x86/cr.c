@@ -20,6 +20,7 @@ static void flush(struct vcpu *vcpu, enum tlb_scope scope, u64 arg)
 
 static void mode_changed(struct vcpu *vcpu)
 {
+	vcpu->vm->engine->state_sync(vcpu, REGS_SEG);
 	x86_update_mode(&vcpu->x86);
 	if (vcpu->emul.ops && vcpu->emul.ops->mode_changed)
 		vcpu->emul.ops->mode_changed(&vcpu->emul);
@@ -38,6 +39,7 @@ static enum x86_result set_cr0(struct vcpu *vcpu, u64 value)
 	if (value >> 32)
 		return X86_FAULT;
 	value = (value & CR0_DEFINED) | CR0_ET;
+	vcpu->vm->engine->state_sync(vcpu, REGS_SEG);
 	if ((value & CR0_NW) && !(value & CR0_CD))
 		return X86_FAULT;
 	if ((value & CR0_PG) && !(value & CR0_PE))

@@ -86,6 +86,7 @@ bool debug_trap(struct vcpu *vcpu, u64 dr6_bits, struct engine_exit *exit)
 
 	if ((vcpu->guest_debug & KVM_GUESTDBG_ENABLE) && (vcpu->guest_debug & mine) &&
 	    !(dr6_bits & (DR6_BT | DR6_BD))) {
+		vcpu->vm->engine->state_sync(vcpu, REGS_SEG);
 		exit->reason = EXIT_DEBUG;
 		exit->debug.vector = VEC_DB;
 		exit->debug.dr6 = DR6_FIXED_1 | dr6_bits;
@@ -101,6 +102,7 @@ bool debug_int3(struct vcpu *vcpu, struct engine_exit *exit)
 {
 	if (!(vcpu->guest_debug & KVM_GUESTDBG_USE_SW_BP))
 		return false;
+	vcpu->vm->engine->state_sync(vcpu, REGS_SEG);
 	exit->reason = EXIT_DEBUG;
 	exit->debug.vector = VEC_BP;
 	exit->debug.dr6 = 0;

@@ -117,6 +117,7 @@ static void inject_exception(struct vcpu *vcpu)
 	if (!(vcpu->x86.cr0 & CR0_PE))
 		ev->has_error = false;
 	vcpu->events.exception.pending = false;
+	host_event_inj_exception(ev->vector, ev->has_error, ev->error, vcpu->events.exception.injected);
 	vcpu->events.exception.injected = true;
 	vcpu->vm->engine->inject(vcpu, ev);
 }
@@ -144,6 +145,7 @@ static bool reinject(struct vcpu *vcpu)
 		ev.vector = vcpu->events.interrupt.vector;
 		ev.type = vcpu->events.interrupt.soft ? X86_EVENT_SOFT_INT : X86_EVENT_INTR;
 		ev.insn_len = vcpu->events.interrupt.soft ? vcpu->events.interrupt.soft_len : 0;
+		host_event_inj_virq(ev.vector, vcpu->events.interrupt.soft, true);
 		engine->inject(vcpu, &ev);
 		return true;
 	}
@@ -187,6 +189,7 @@ void vcpu_inject_events(struct vcpu *vcpu)
 				events->interrupt.soft = false;
 				events->interrupt.vector = vector;
 				vcpu->stats->irq_injections++;
+				host_event_inj_virq(vector, false, false);
 				engine->inject(vcpu, &(struct x86_event){ .vector = vector, .type = X86_EVENT_INTR });
 			}
 		}

@@ -7,7 +7,8 @@
 
 int fpu_create(struct vcpu *vcpu)
 {
-	vcpu->xsave_size = MAX(cpuid_xsave_size(cpuid_supported_xcr0()), (u32)XSAVE_MIN_SIZE);
+	/* Room for all that the host's XSAVE may write, whatever is offered of it */
+	vcpu->xsave_size = MAX(cpuid_xsave_size(cpuid_host_xcr0()), (u32)XSAVE_MIN_SIZE);
 	vcpu->xsave = host_zalloc_pages(vcpu->xsave_size);
 	if (!vcpu->xsave)
 		return -ENOMEM;
@@ -35,14 +36,20 @@ void fpu_reset(struct vcpu *vcpu)
 
 u32 fpu_mxcsr_mask(void)
 {
-	u32 r[4];
+	static u32 known; /* asked by every FXSAVE, and CPUID may trap */
+	u32 r[4], mask = __atomic_load_n(&known, __ATOMIC_RELAXED);
 
+	if (mask)
+		return mask;
 	/* Every 64-bit processor has DAZ; AMD's misaligned mode is bit 17 */
+	mask = 0xffff;
 	cpuid_host(0x80000000, 0, r);
-	if (r[0] < 0x80000001)
-		return 0xffff;
-	cpuid_host(0x80000001, 0, r);
-	return 0xffff | (r[2] & X86_FEATURE_BIT(X86_FEATURE_MISALIGNSSE) ? BIT64(17) : 0);
+	if (r[0] >= 0x80000001) {
+		cpuid_host(0x80000001, 0, r);
+		mask |= r[2] & X86_FEATURE_BIT(X86_FEATURE_MISALIGNSSE) ? BIT64(17) : 0;
+	}
+	__atomic_store_n(&known, mask, __ATOMIC_RELAXED);
+	return mask;
 }
 
 u32 fpu_client_size(void)
@@ -54,9 +61,10 @@ u32 fpu_client_size(void)
 static void materialize(struct vcpu *vcpu)
 {
 	struct xsave_legacy *x = fpu_legacy(vcpu);
-	u64 bv = fpu_header(vcpu)->xstate_bv;
+	u64 bv;
 
 	vcpu->vm->engine->state_sync(vcpu, REGS_FPU);
+	bv = fpu_header(vcpu)->xstate_bv;
 	if (!(bv & XCR0_FP)) {
 		x->fcw = FCW_INIT;
 		x->fsw = 0;

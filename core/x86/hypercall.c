@@ -114,6 +114,7 @@ enum x86_result hypercall_run(struct vcpu *vcpu)
 	s64 ret = -KVM_ENOSYS;
 
 	vcpu->stats->hypercalls++;
+	host_event_hypercall(nr, a0, a1, a2, a3);
 	if (s->cpl) {
 		ret = -KVM_EPERM;
 	} else {

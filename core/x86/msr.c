@@ -28,12 +28,14 @@
 #define ARCH_CAP_PBRSB_NO    BIT64(24)
 #define ARCH_CAP_GDS_NO	     BIT64(26)
 #define ARCH_CAP_RFDS_NO     BIT64(27)
+#define ARCH_CAP_ITS_NO	     BIT64(62)
 /* None of these holds data of the guest's neighbours where guest code is translated, and hardware engines correct it. */
 #define ARCH_CAP_OFFERED                                                                                               \
 	(ARCH_CAP_RDCL_NO | ARCH_CAP_IBRS_ALL | ARCH_CAP_SKIP_L1DFL | ARCH_CAP_SSB_NO | ARCH_CAP_MDS_NO |              \
 	 ARCH_CAP_PSCHANGE_NO | ARCH_CAP_TAA_NO | ARCH_CAP_SBDR_NO | ARCH_CAP_FBSDP_NO | ARCH_CAP_PSDP_NO |            \
-	 ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO | ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO)
+	 ARCH_CAP_BHI_NO | ARCH_CAP_PBRSB_NO | ARCH_CAP_GDS_NO | ARCH_CAP_RFDS_NO | ARCH_CAP_ITS_NO)
 
+#define SPEC_CTRL_BHI_DIS_S	  BIT64(10)
 #define PLATFORM_INFO_CPUID_FAULT BIT64(31)
 #define HWCR_TSC_FREQ_SEL	  BIT64(24)
 #define MTRR_CAP		  0x508 /* 8 variable ranges, fixed ranges, write-combining */
@@ -46,6 +48,7 @@
 #define M_CANON	  32 /* a canonical address */
 #define M_KEEP	  64 /* not reset */
 #define M_PV	  128 /* @feature is a bit number of the KVM feature leaf */
+#define M_REGS	  256 /* of REGS_MSR: an engine may keep it in hardware */
 
 struct msr_desc {
 	u32 index, count;
@@ -84,6 +87,15 @@ static enum x86_result set_tsc_adjust(struct vcpu *vcpu, u32 index, u64 value, b
 static enum x86_result get_perf(struct vcpu *vcpu, u32 index, u64 *value, bool from_client)
 {
 	*value = vcpu_read_tsc(vcpu);
+	return X86_CONTINUE;
+}
+
+static enum x86_result set_feature_control(struct vcpu *vcpu, u32 index, u64 value, bool from_client)
+{
+	/* SDM 3C 23.7: a guest finds it open and locks it, once. None of what it switches on is there. */
+	if (!from_client && ((vcpu->feature_control & 1) || value & ~1ULL))
+		return X86_FAULT;
+	vcpu->feature_control = value;
 	return X86_CONTINUE;
 }
 
@@ -317,7 +329,7 @@ static enum x86_result set_misc_enable(struct vcpu *vcpu, u32 index, u64 value, 
 
 static enum x86_result set_spec_ctrl(struct vcpu *vcpu, u32 index, u64 value, bool from_client)
 {
-	if (value & ~7ULL)
+	if (value & ~(7ULL | (vcpu_has_feature(vcpu, X86_FEATURE_BHI_CTRL) ? SPEC_CTRL_BHI_DIS_S : 0)))
 		return X86_FAULT;
 	vcpu->spec_ctrl = value;
 	return X86_CONTINUE;
@@ -325,7 +337,11 @@ static enum x86_result set_spec_ctrl(struct vcpu *vcpu, u32 index, u64 value, bo
 
 static enum x86_result set_pred_cmd(struct vcpu *vcpu, u32 index, u64 value, bool from_client)
 {
-	return value & ~1ULL ? X86_FAULT : X86_CONTINUE;
+	if (value & ~1ULL)
+		return X86_FAULT;
+	if (value)
+		host_branch_barrier();
+	return X86_CONTINUE;
 }
 
 static enum x86_result get_write_only(struct vcpu *vcpu, u32 index, u64 *value, bool from_client)
@@ -464,9 +480,9 @@ static const struct msr_desc descs[] = {
 	{ MSR_IA32_PLATFORM_ID, 1, .flags = M_CONST | M_RO },
 	{ MSR_IA32_APICBASE, 1, .get = get_apic_base, .set = set_apic_base },
 	{ MSR_EBC_FREQUENCY_ID, 1, .flags = M_CONST | M_RO, .init = 1 << 24 },
-	{ MSR_IA32_FEAT_CTL, 1, AT(feature_control), M_LIST | M_RO, .writable = ALL },
+	{ MSR_IA32_FEAT_CTL, 1, AT(feature_control), M_LIST, .writable = ALL, .set = set_feature_control },
 	{ MSR_IA32_TSC_ADJUST, 1, AT(tsc_adjust), M_LIST, X86_FEATURE_TSC_ADJUST, ALL, .set = set_tsc_adjust },
-	{ MSR_IA32_SPEC_CTRL, 1, AT(spec_ctrl), M_LIST, X86_FEATURE_SPEC_CTRL, 7, .set = set_spec_ctrl },
+	{ MSR_IA32_SPEC_CTRL, 1, AT(spec_ctrl), M_LIST, X86_FEATURE_SPEC_CTRL, 7 | SPEC_CTRL_BHI_DIS_S, .set = set_spec_ctrl },
 	{ MSR_IA32_PRED_CMD, 1, 0, 0, X86_FEATURE_SPEC_CTRL, .get = get_write_only, .set = set_pred_cmd },
 	{ MSR_IA32_UCODE_WRITE, 1, .flags = M_CONST | M_NOP },
 	{ MSR_IA32_UCODE_REV, 1, AT(microcode_version), M_LIST | M_FEATURE | M_NOP, .writable = ALL, .init = 1ULL << 32 },
@@ -480,8 +496,8 @@ static const struct msr_desc descs[] = {
 	{ MSR_IA32_FLUSH_CMD, 1, 0, 0, X86_FEATURE_FLUSH_L1D, .get = get_write_only, .set = set_pred_cmd },
 	{ MSR_IA32_BBL_CR_CTL3, 1, .flags = M_CONST | M_RO, .init = 0xbe702111 },
 	{ MSR_MISC_FEATURES_ENABLES, 1, AT(misc_features), M_LIST, .writable = 0 },
-	{ MSR_IA32_SYSENTER_CS, 1, AT(x86.sysenter_cs), M_LIST, .writable = ALL },
-	{ MSR_IA32_SYSENTER_ESP, 2, AT(x86.sysenter_esp), M_LIST | M_CANON, .writable = ALL, .set = set_sysenter_eip },
+	{ MSR_IA32_SYSENTER_CS, 1, AT(x86.sysenter_cs), M_LIST | M_REGS, .writable = ALL },
+	{ MSR_IA32_SYSENTER_ESP, 2, AT(x86.sysenter_esp), M_LIST | M_CANON | M_REGS, .writable = ALL, .set = set_sysenter_eip },
 	{ MSR_IA32_MCG_CAP, 1, .get = get_mce, .set = set_mce },
 	{ MSR_IA32_MCG_STATUS, 2, .flags = M_LIST, .get = get_mce, .set = set_mce },
 	{ MSR_P6_EVNTSEL0, 2, .flags = M_CONST | M_NOP },
@@ -496,7 +512,7 @@ static const struct msr_desc descs[] = {
 	{ MSR_MTRRfix64K_00000, 1, 0, M_LIST, X86_FEATURE_MTRR, .get = get_mtrr_fixed, .set = set_mtrr_fixed },
 	{ MSR_MTRRfix16K_80000, 2, 0, M_LIST, X86_FEATURE_MTRR, .get = get_mtrr_fixed, .set = set_mtrr_fixed },
 	{ MSR_MTRRfix4K_C0000, 8, 0, M_LIST, X86_FEATURE_MTRR, .get = get_mtrr_fixed, .set = set_mtrr_fixed },
-	{ MSR_IA32_CR_PAT, 1, AT(pat), M_LIST | M_KEEP, .writable = ALL, .init = 0x0007040600070406ULL, .set = set_pat },
+	{ MSR_IA32_CR_PAT, 1, AT(pat), M_LIST | M_KEEP | M_REGS, .writable = ALL, .init = 0x0007040600070406ULL, .set = set_pat },
 	{ MSR_MTRRdefType, 1, AT(mtrr_def_type), M_LIST, X86_FEATURE_MTRR, ALL, .set = set_mtrr_def },
 	{ MSR_IA32_MC0_CTL, MCE_BANKS * 4, .get = get_mce, .set = set_mce },
 	{ MSR_RAPL_POWER_UNIT, 1, .flags = M_CONST | M_RO },
@@ -519,13 +535,13 @@ static const struct msr_desc descs[] = {
 	{ MSR_KVM_ASYNC_PF_INT, 1, AT(async_pf_int_msr), M_LIST | M_PV, KVM_FEATURE_ASYNC_PF_INT, 0xff },
 	{ MSR_KVM_ASYNC_PF_ACK, 1, 0, M_CONST | M_NOP | M_PV, KVM_FEATURE_ASYNC_PF_INT },
 	{ MSR_EFER, 1, .get = get_efer, .set = set_efer },
-	{ MSR_STAR, 1, AT(x86.star), M_LIST, .writable = ALL },
-	{ MSR_LSTAR, 1, AT(x86.lstar), M_LIST | M_CANON, X86_FEATURE_LM, ALL },
-	{ MSR_CSTAR, 1, AT(x86.cstar), M_LIST | M_CANON, X86_FEATURE_LM, ALL },
-	{ MSR_SYSCALL_MASK, 1, AT(x86.sfmask), M_LIST, X86_FEATURE_LM, 0xffffffffULL },
+	{ MSR_STAR, 1, AT(x86.star), M_LIST | M_REGS, .writable = ALL },
+	{ MSR_LSTAR, 1, AT(x86.lstar), M_LIST | M_CANON | M_REGS, X86_FEATURE_LM, ALL },
+	{ MSR_CSTAR, 1, AT(x86.cstar), M_LIST | M_CANON | M_REGS, X86_FEATURE_LM, ALL },
+	{ MSR_SYSCALL_MASK, 1, AT(x86.sfmask), M_LIST | M_REGS, X86_FEATURE_LM, 0xffffffffULL },
 	{ MSR_FS_BASE, 2, 0, M_CANON, X86_FEATURE_LM, .get = get_base, .set = set_base },
-	{ MSR_KERNEL_GS_BASE, 1, AT(x86.kernel_gs_base), M_LIST | M_CANON, X86_FEATURE_LM, ALL },
-	{ MSR_TSC_AUX, 1, AT(x86.tsc_aux), M_LIST, X86_FEATURE_RDTSCP, 0xffffffffULL },
+	{ MSR_KERNEL_GS_BASE, 1, AT(x86.kernel_gs_base), M_LIST | M_CANON | M_REGS, X86_FEATURE_LM, ALL },
+	{ MSR_TSC_AUX, 1, AT(x86.tsc_aux), M_LIST | M_REGS, X86_FEATURE_RDTSCP, 0xffffffffULL },
 	{ MSR_K7_EVNTSEL0, 8, .flags = M_CONST | M_NOP },
 	{ MSR_AMD64_SYSCFG, 1, .flags = M_CONST | M_NOP },
 	{ MSR_K7_HWCR, 1, .flags = M_CONST, .init = HWCR_TSC_FREQ_SEL, .set = set_hwcr },
@@ -592,6 +608,8 @@ enum x86_result msr_get(struct vcpu *vcpu, u32 index, u64 *value, bool from_clie
 		return X86_FAULT;
 	if (d->get)
 		return d->get(vcpu, index, value, from_client);
+	if (d->flags & M_REGS)
+		vcpu->vm->engine->state_sync(vcpu, REGS_MSR);
 	*value = d->flags & M_CONST ? d->init : *state_of(vcpu, d, index);
 	return X86_CONTINUE;
 }
@@ -616,6 +634,10 @@ enum x86_result msr_set(struct vcpu *vcpu, u32 index, u64 value, bool from_clien
 		if (!from_client)
 			return X86_FAULT;
 		value = sign_extend(value, 48);
+	}
+	if (d->flags & M_REGS) {
+		vcpu->vm->engine->state_sync(vcpu, REGS_MSR);
+		vcpu->regs_dirty |= REGS_MSR;
 	}
 	if (d->set)
 		return d->set(vcpu, index, value, from_client);
@@ -648,7 +670,7 @@ void msr_reset(struct vcpu *vcpu, bool init)
 
 /* ---- filter and the client's decisions ------------------------------------------------------------------------ */
 
-static bool filter_allows(struct vm *vm, u32 index, u32 kind)
+bool msr_filter_allows(struct vm *vm, u32 index, u32 kind)
 {
 	struct msr_filter *f = __atomic_load_n(&vm->msr_filter, __ATOMIC_ACQUIRE);
 
@@ -705,9 +727,10 @@ enum x86_result vcpu_get_msr(struct vcpu *vcpu, u32 index, u64 *value, bool from
 		return msr_get(vcpu, index, value, true);
 	if (answered(vcpu, index, false, value, &r))
 		return r;
-	if (!filter_allows(vcpu->vm, index, KVM_MSR_FILTER_READ))
+	if (!msr_filter_allows(vcpu->vm, index, KVM_MSR_FILTER_READ))
 		return ask_client(vcpu, index, false, 0, KVM_MSR_EXIT_REASON_FILTER);
 	r = msr_get(vcpu, index, value, false);
+	host_event_msr(false, index, *value, r != X86_CONTINUE);
 	if (r == X86_FAULT || r == X86_UNHANDLED)
 		return ask_client(vcpu, index, false, 0, reason_of(r));
 	return r;
@@ -721,9 +744,10 @@ enum x86_result vcpu_set_msr(struct vcpu *vcpu, u32 index, u64 value, bool from_
 		return msr_set(vcpu, index, value, true);
 	if (answered(vcpu, index, true, &value, &r))
 		return r;
-	if (!filter_allows(vcpu->vm, index, KVM_MSR_FILTER_WRITE))
+	if (!msr_filter_allows(vcpu->vm, index, KVM_MSR_FILTER_WRITE))
 		return ask_client(vcpu, index, true, value, KVM_MSR_EXIT_REASON_FILTER);
 	r = msr_set(vcpu, index, value, false);
+	host_event_msr(true, index, value, r != X86_CONTINUE);
 	if (r == X86_FAULT || r == X86_UNHANDLED)
 		return ask_client(vcpu, index, true, value, reason_of(r));
 	return r;
@@ -870,6 +894,7 @@ long msr_ioctl_set_filter(struct vm *vm, const struct kvm_msr_filter *in)
 	host_mutex_lock(&vm->lock);
 	old = vm->msr_filter;
 	__atomic_store_n(&vm->msr_filter, filter, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&vm->msr_filter_generation, 1, __ATOMIC_RELEASE);
 	host_mutex_unlock(&vm->lock);
 	vm_synchronize(vm);
 	msr_filter_free(old);

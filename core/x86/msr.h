@@ -128,6 +128,8 @@ long msr_ioctl_index_list(u64 arg, struct kvm_msr_list *head, bool feature);
 long msr_ioctl_get_set(struct vcpu *vcpu, u64 arg, const struct kvm_msrs *head, bool set);
 long msr_ioctl_get_features(u64 arg, const struct kvm_msrs *head);
 long msr_ioctl_set_filter(struct vm *vm, const struct kvm_msr_filter *in);
+/** Whether the client's filter lets a guest's access of @kind (KVM_MSR_FILTER_READ, _WRITE) through. In an srcu section. */
+bool msr_filter_allows(struct vm *vm, u32 index, u32 kind);
 void msr_filter_free(struct msr_filter *filter);
 long msr_ioctl_setup_mce(struct vcpu *vcpu, u64 mcg_cap);
 /** KVM_X86_SET_MCE: 0 or -EINVAL. */

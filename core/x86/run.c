@@ -4,8 +4,11 @@
  */
 #include "core/x86/run.h"
 
+#include "core/stats.h"
+
 #include "core/x86/debug.h"
 #include "core/x86/events.h"
+#include "core/x86/hypercall.h"
 #include "core/x86/irqchip/chips.h"
 #include "core/x86/mmu/walk.h"
 #include "core/x86/vcpu_regs.h"
@@ -41,7 +44,6 @@ static void publish(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 
-	vcpu->vm->engine->state_sync(vcpu, REGS_ALL & ~REGS_FPU);
 	run->if_flag = !!(vcpu->x86.rflags & RFLAGS_IF);
 	run->cr8 = vcpu_get_cr8(vcpu);
 	run->apic_base = vcpu->apic_base;
@@ -103,7 +105,7 @@ static int serve_requests(struct vcpu *vcpu)
 		return 0;
 	}
 	if (vcpu_take_request(vcpu, REQ_TLB_FLUSH))
-		engine->tlb_flush(vcpu, TLB_ALL, 0);
+		engine->tlb_flush(vcpu, TLB_GPA, 0);
 	if (vcpu_take_request(vcpu, REQ_CLOCK_UPDATE))
 		vcpu_clock_update(vcpu);
 	if (vcpu_take_request(vcpu, REQ_STEAL_UPDATE))
@@ -195,15 +197,103 @@ static void internal_error(struct vcpu *vcpu, u32 suberror)
 	}
 }
 
-static int handle_hlt(struct vcpu *vcpu)
+static int handle_hlt(struct vcpu *vcpu, const struct engine_exit *exit)
 {
 	vcpu->stats->halt_exits++;
+	if (exit->insn_len)
+		vcpu_skip_insn(vcpu, exit->insn_len);
 	if (!vcpu->lapic) {
 		vcpu->run->exit_reason = KVM_EXIT_HLT;
 		return 0;
 	}
 	vcpu->mp_state = KVM_MP_STATE_HALTED;
 	return 1;
+}
+
+static int emulate_at(struct vcpu *vcpu, u64 gpa)
+{
+	struct engine_exit exit;
+
+	vcpu_emulate(vcpu, gpa, &exit);
+	return run_handle_exit(vcpu, &exit);
+}
+
+static int emulate(struct vcpu *vcpu)
+{
+	return emulate_at(vcpu, 0);
+}
+
+/* What an instruction that the engine decoded came to. */
+static int insn_result(struct vcpu *vcpu, enum x86_result r, unsigned len)
+{
+	switch (r) {
+	case X86_CONTINUE:
+		vcpu_skip_insn(vcpu, len);
+		return vcpu_insn_traps(vcpu);
+	case X86_RETRY:
+		vcpu_io_ask(vcpu);
+		return 0;
+	case X86_EXIT: /* done, and vcpu->run is filled */
+		vcpu->io.exit = EXIT_NONE;
+		vcpu_skip_insn(vcpu, len);
+		return 0;
+	default:
+		vcpu_queue_fault(vcpu, VEC_GP, true, 0);
+		return 1;
+	}
+}
+
+static int handle_cpuid(struct vcpu *vcpu, unsigned len)
+{
+	u64 *gpr = vcpu->x86.gpr;
+	u32 regs[4] = { gpr[REG_AX], 0, gpr[REG_CX], 0 };
+
+	vcpu_cpuid(vcpu, regs);
+	gpr[REG_AX] = regs[0];
+	gpr[REG_BX] = regs[1];
+	gpr[REG_CX] = regs[2];
+	gpr[REG_DX] = regs[3];
+	vcpu->regs_dirty |= REGS_GPR;
+	return insn_result(vcpu, X86_CONTINUE, len);
+}
+
+static int handle_msr(struct vcpu *vcpu, bool write, unsigned len)
+{
+	u64 *gpr = vcpu->x86.gpr, value = (u32)gpr[REG_AX] | gpr[REG_DX] << 32;
+	enum x86_result r;
+
+	if (write)
+		return insn_result(vcpu, vcpu_set_msr(vcpu, gpr[REG_CX], value, false), len);
+	r = vcpu_get_msr(vcpu, gpr[REG_CX], &value, false);
+	if (r == X86_CONTINUE) {
+		gpr[REG_AX] = (u32)value;
+		gpr[REG_DX] = value >> 32;
+		vcpu->regs_dirty |= REGS_GPR;
+	}
+	return insn_result(vcpu, r, len);
+}
+
+static int handle_cr(struct vcpu *vcpu, const struct engine_exit *exit)
+{
+	struct x86_state *s = &vcpu->x86;
+	u64 mask = s->mode == X86_MODE_LONG ? ~0ULL : 0xffffffffULL, old = s->cr8, *gpr = &s->gpr[exit->cr.gpr];
+	enum x86_result r;
+
+	if (!exit->cr.write) {
+		const u64 cr[9] = { s->cr0, 0, s->cr2, s->cr3, s->cr4, 0, 0, 0, vcpu_get_cr8(vcpu) };
+
+		*gpr = cr[exit->cr.nr] & mask;
+		vcpu->regs_dirty |= REGS_GPR;
+		return insn_result(vcpu, X86_CONTINUE, exit->insn_len);
+	}
+	host_event_cr(true, exit->cr.nr, *gpr & mask);
+	r = vcpu_set_cr(vcpu, exit->cr.nr, *gpr & mask);
+	/* A client with its own LAPIC has to hear of a lowered priority */
+	if (r == X86_CONTINUE && exit->cr.nr == 8 && !vcpu->lapic && s->cr8 < old) {
+		vcpu->run->exit_reason = KVM_EXIT_SET_TPR;
+		r = X86_EXIT;
+	}
+	return insn_result(vcpu, r, exit->insn_len);
 }
 
 int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
@@ -214,7 +304,39 @@ int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
 	switch (exit->reason) {
 	case EXIT_NONE: return 1;
 	case EXIT_IRQ_WINDOW: vcpu->stats->irq_window_exits++; return 1;
-	case EXIT_HLT: return handle_hlt(vcpu);
+	case EXIT_HLT: return handle_hlt(vcpu, exit);
+	case EXIT_CPUID:
+		if (likely(exit->insn_len))
+			return handle_cpuid(vcpu, exit->insn_len);
+		return emulate(vcpu);
+	case EXIT_MSR_READ:
+	case EXIT_MSR_WRITE:
+		if (likely(exit->insn_len))
+			return handle_msr(vcpu, exit->reason == EXIT_MSR_WRITE, exit->insn_len);
+		return emulate(vcpu);
+	case EXIT_IO:
+		if (likely(exit->insn_len && !exit->io.string && !(vcpu->eff_dr7 & 0xff)))
+			return vcpu_port_io(vcpu, exit);
+		return emulate(vcpu);
+	case EXIT_HYPERCALL:
+		if (likely(exit->insn_len))
+			return insn_result(vcpu, hypercall_run(vcpu), exit->insn_len);
+		return emulate(vcpu);
+	case EXIT_CR:
+		if (likely(exit->insn_len))
+			return handle_cr(vcpu, exit);
+		return emulate(vcpu);
+	case EXIT_XSETBV:
+		if (likely(exit->insn_len))
+			return insn_result(vcpu, vcpu_set_xcr(vcpu, vcpu->x86.gpr[REG_CX],
+							      (u32)vcpu->x86.gpr[REG_AX] | vcpu->x86.gpr[REG_DX] << 32),
+					   exit->insn_len);
+		return emulate(vcpu);
+	case EXIT_PAUSE:
+		host_cond_resched();
+		if (likely(exit->insn_len))
+			return insn_result(vcpu, X86_CONTINUE, exit->insn_len);
+		return emulate(vcpu);
 	case EXIT_SHUTDOWN: run->exit_reason = KVM_EXIT_SHUTDOWN; return 0;
 	case EXIT_USER:
 		error = vcpu->io.error;
@@ -228,22 +350,9 @@ int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
 		run->debug.arch.dr7 = vcpu->eff_dr7;
 		return 0;
 	case EXIT_EXCEPTION: vcpu_queue_exception(vcpu, &exit->event); return 1;
-	case EXIT_EMULATE:
+	case EXIT_EMULATE: return emulate_at(vcpu, exit->fault_gpa);
 	case EXIT_PAGE_FAULT:
-	case EXIT_CPUID:
-	case EXIT_MSR_READ:
-	case EXIT_MSR_WRITE:
-	case EXIT_CR:
-	case EXIT_DR:
-	case EXIT_IO:
-	case EXIT_HYPERCALL:
-	case EXIT_PAUSE:
-	case EXIT_XSETBV: {
-		struct engine_exit next;
-
-		vcpu_emulate(vcpu, &next);
-		return run_handle_exit(vcpu, &next);
-	}
+	case EXIT_DR: return emulate(vcpu);
 	case EXIT_EFAULT: return -EFAULT;
 	case EXIT_INTERNAL_ERROR: internal_error(vcpu, exit->suberror); return 0;
 	case EXIT_FAIL_ENTRY:
@@ -275,9 +384,16 @@ static int enter(struct vcpu *vcpu)
 	if (!vcpu_enter_guest(vcpu))
 		return 1;
 	vcpu_inject_events(vcpu);
+	host_event_entry(vcpu->id, vcpu->x86.rip);
+	stats_spent(vcpu, TIME_CORE);
 	vcpu->vm->engine->vcpu_run(vcpu, &exit);
+	stats_spent(vcpu, TIME_GUEST);
 	vcpu_leave_guest(vcpu);
+	host_event_exit(vcpu->id, vcpu->x86.rip, &exit.hardware);
 	vcpu->stats->exits++;
+	if (likely(exit.reason < EXIT_REASONS))
+		vcpu->stats->exit_reason[exit.reason]++;
+	stats_sync_some(vcpu);
 	return run_handle_exit(vcpu, &exit);
 }
 

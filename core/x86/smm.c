@@ -21,7 +21,7 @@ void smm_enter(struct vcpu *vcpu)
 {
 	bool halted = vcpu->mp_state == KVM_MP_STATE_HALTED;
 
-	vcpu->vm->engine->state_sync(vcpu, REGS_ALL);
+	vcpu->vm->engine->state_sync(vcpu, REGS_ALL & ~REGS_FPU);
 	/* The save area is in SMRAM: the address space of SMM must be seen before it is written */
 	vcpu->x86.smm = true;
 	vcpu->vm->engine->tlb_flush(vcpu, TLB_GPA, 0);

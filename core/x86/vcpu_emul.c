@@ -147,6 +147,7 @@ enum x86_result vcpu_phys_write(struct vcpu *vcpu, u64 gpa, const void *buf, uns
 			return client_fault(vcpu);
 		if (memslot_logs_dirty(slot))
 			dirty_mark(vcpu->vm, vcpu, slot, gpa >> HOST_PAGE_SHIFT);
+		vm_guest_written(vcpu->vm, gpa, len);
 		return X86_CONTINUE;
 	}
 	while (len) {
@@ -207,6 +208,12 @@ static enum x86_result span_of(struct vcpu *vcpu, u64 la, unsigned len, u32 acce
 
 	span->len[0] = MIN(len, first);
 	span->len[1] = len - span->len[0];
+	/* The hardware has just walked for this operand, and found it permitted */
+	if (vcpu->io.operand_gpa && !(access & PFERR_I) && !span->len[1] &&
+	    !((la ^ vcpu->io.operand_gpa) & (HOST_PAGE_SIZE - 1))) {
+		span->gpa[0] = vcpu->io.operand_gpa;
+		return X86_CONTINUE;
+	}
 	r = vcpu_translate(vcpu, la, access, &span->gpa[0]);
 	if (r == X86_CONTINUE && span->len[1]) {
 		u64 next = la + first;
@@ -326,6 +333,7 @@ static enum x86_result op_cmpxchg(struct emul *e, u64 la, void *old, const void 
 			*done = !ret;
 			if (memslot_logs_dirty(slot))
 				dirty_mark(vcpu->vm, vcpu, slot, span.gpa[0] >> HOST_PAGE_SHIFT);
+			vm_guest_written(vcpu->vm, span.gpa[0], len);
 			watch(vcpu, la, len, true);
 			return X86_CONTINUE;
 		}
@@ -445,7 +453,10 @@ static enum x86_result op_set_cr(struct emul *e, unsigned cr, u64 value)
 {
 	struct vcpu *vcpu = vcpu_of(e);
 	u64 old = vcpu->x86.cr8;
-	enum x86_result r = or_gp(e, vcpu_set_cr(vcpu, cr, value));
+	enum x86_result r;
+
+	host_event_cr(true, cr, value);
+	r = or_gp(e, vcpu_set_cr(vcpu, cr, value));
 
 	/* A client with its own LAPIC has to hear of a lowered priority */
 	if (r == X86_CONTINUE && cr == 8 && !vcpu->lapic && value < old) {
@@ -590,7 +601,8 @@ static bool op_element_done(struct emul *e)
 	/* A batch of OUTS goes on, unless something else is due as well */
 	if (vcpu->io.batch.state == IO_BATCH_OUT && !(__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) & ~BIT64(REQ_IO)))
 		return false;
-	return vcpu_must_exit(vcpu);
+	/* A client that steps sees every iteration, as with TF (SDM 3B 18.3.1.4). */
+	return vcpu_must_exit(vcpu) || debug_client_steps(vcpu);
 }
 
 /* The host's own generator: CPUID offers these only where the host has them. */
@@ -767,18 +779,56 @@ void vcpu_emul_exit(struct vcpu *vcpu, enum x86_result r, struct engine_exit *ex
 	}
 }
 
-void vcpu_emulate(struct vcpu *vcpu, struct engine_exit *exit)
+/*
+ * Instructions of general registers and one memory operand, which nothing else of the state has a part in: what devices are mostly reached
+ * with. For them the MSRs and, in 64-bit code, the segments stay where the engine has them, and nothing but the general registers is loaded
+ * again.
+ */
+static bool is_plain(const struct insn *insn)
 {
+	return insn->has_mem && insn->mnemonic <= MN_SETCC && insn->mnemonic != MN_XLAT &&
+	       !(insn->flags & (INSN_F_STACK | INSN_F_STRING | INSN_F_BRANCH | INSN_F_NO_REAL_MEM | INSN_F_PRIVILEGED));
+}
+
+static enum x86_result execute(struct vcpu *vcpu, u64 gpa)
+{
+	struct emul *e = &vcpu->emul;
 	enum x86_result r;
+
+	if (is_plain(&e->insn)) {
+		if (e->insn.mem.seg >= SEG_FS)
+			vcpu->vm->engine->state_sync(vcpu, REGS_SEG);
+		vcpu->io.operand_gpa = gpa;
+		r = emul_insn(e);
+		vcpu->io.operand_gpa = 0;
+		vcpu->regs_dirty |= REGS_GPR | REGS_RIP;
+		return r;
+	}
+	vcpu->vm->engine->state_sync(vcpu, REGS_ALL & ~REGS_FPU);
+	r = emul_insn(e);
+	/* SWAPGS is the only one that writes MSRs past vcpu_set_msr() */
+	vcpu->regs_dirty |= REGS_GPR | REGS_RIP | REGS_SEG | REGS_MSR;
+	return r;
+}
+
+/* @decoded: emul.insn holds it already. @gpa: of its memory operand, 0: unknown. */
+static void emulate(struct vcpu *vcpu, bool decoded, u64 gpa, struct engine_exit *exit)
+{
+	enum x86_result r = X86_CONTINUE;
 	u64 dr6;
 
-	vcpu->vm->engine->state_sync(vcpu, REGS_ALL);
+	if (vcpu->x86.mode != X86_MODE_LONG)
+		vcpu->vm->engine->state_sync(vcpu, REGS_SEG | REGS_CR);
 	vcpu->stats->insn_emulation++;
 	vcpu->debug_hits = 0;
 	vcpu->io.in_core = true;
-	r = vcpu_insn_done(vcpu, emul_step(&vcpu->emul));
+	if (!decoded)
+		r = emul_decode(&vcpu->emul);
+	if (likely(r == X86_CONTINUE))
+		r = execute(vcpu, gpa);
+	r = vcpu_insn_done(vcpu, r);
+	vcpu->io.decoded = r == X86_RETRY && vcpu->io.read_pending;
 	vcpu->io.in_core = false;
-	vcpu->regs_dirty |= REGS_GPR | REGS_RIP | REGS_SEG;
 	vcpu_emul_exit(vcpu, r, exit);
 	dr6 = vcpu->debug_hits | (vcpu->emul.tf_at_start || debug_client_steps(vcpu) ? DR6_BS : 0);
 	vcpu->debug_hits = 0;
@@ -787,6 +837,75 @@ void vcpu_emulate(struct vcpu *vcpu, struct engine_exit *exit)
 	else if (r == X86_EXIT && exit->reason == EXIT_USER)
 		vcpu->io.pending_dr6 |= dr6;
 }
+
+void vcpu_emulate(struct vcpu *vcpu, u64 gpa, struct engine_exit *exit)
+{
+	emulate(vcpu, false, gpa, exit);
+}
+
+/* ---- instructions that an engine decoded: the short ways past the emulator ------------------------------------------- */
+
+void vcpu_skip_insn(struct vcpu *vcpu, unsigned len)
+{
+	struct x86_state *s = &vcpu->x86;
+
+	s->rip += len;
+	if (s->mode != X86_MODE_LONG)
+		s->rip = (u32)s->rip;
+	s->rflags &= ~RFLAGS_RF;
+	s->shadow = 0;
+	vcpu->regs_dirty |= REGS_RIP;
+}
+
+int vcpu_insn_traps(struct vcpu *vcpu)
+{
+	struct engine_exit exit = { 0 };
+
+	if (likely(!(vcpu->x86.rflags & RFLAGS_TF) && !debug_client_steps(vcpu)))
+		return 1;
+	return debug_trap(vcpu, DR6_BS, &exit) ? run_handle_exit(vcpu, &exit) : 1;
+}
+
+static void in_done(struct vcpu *vcpu, unsigned size, const void *data)
+{
+	/* 32 bits are zero-extended, fewer leave the rest of RAX alone: SDM 1 3.4.1.1 */
+	if (size == 4)
+		vcpu->x86.gpr[REG_AX] = 0;
+	memcpy(&vcpu->x86.gpr[REG_AX], data, size);
+	vcpu->regs_dirty |= REGS_GPR;
+}
+
+int vcpu_port_io(struct vcpu *vcpu, const struct engine_exit *exit)
+{
+	u16 port = exit->io.port;
+	u8 size = exit->io.size;
+	u32 value = vcpu->x86.gpr[REG_AX];
+
+	if (exit->io.in) {
+		if (io_read(vcpu, IO_PIO, port, size, &value)) {
+			vcpu->io.in.len = exit->insn_len;
+			vcpu->io.in.size = size;
+			vcpu->io.in.rip = vcpu->x86.rip;
+			ask_pio(vcpu, KVM_EXIT_IO_IN, port, size, 1);
+			return 0;
+		}
+		in_done(vcpu, size, &value);
+		vcpu_skip_insn(vcpu, exit->insn_len);
+		return vcpu_insn_traps(vcpu);
+	}
+	if (!io_write(vcpu, IO_PIO, port, size, &value)) {
+		vcpu_skip_insn(vcpu, exit->insn_len);
+		return vcpu_insn_traps(vcpu);
+	}
+	vcpu_skip_insn(vcpu, exit->insn_len);
+	if (unlikely((vcpu->x86.rflags & RFLAGS_TF) || debug_client_steps(vcpu)))
+		vcpu->io.pending_dr6 |= DR6_BS;
+	memcpy(pio_page(vcpu), &value, size);
+	ask_pio(vcpu, KVM_EXIT_IO_OUT, port, size, 1);
+	return 0;
+}
+
+/* ---- when the client comes back ----------------------------------------------------------------------------------- */
 
 /* run_handle_exit()'s answer as vcpu_complete_io()'s: 1 is to leave. */
 static int left(int r)
@@ -798,8 +917,8 @@ static int left(int r)
 static int finish_instruction(struct vcpu *vcpu, u64 rip, bool for_event)
 {
 	struct engine_exit exit;
+	u64 gpa;
 
-	vcpu->vm->engine->state_sync(vcpu, REGS_ALL);
 	if (vcpu->x86.rip != rip) {
 		forget_answers(vcpu);
 		vcpu->io.batch.state = IO_BATCH_NONE;
@@ -809,7 +928,9 @@ static int finish_instruction(struct vcpu *vcpu, u64 rip, bool for_event)
 	/* The engine delivers the event again and finds the answer. (What the client injected meanwhile comes after the instruction.) */
 	if (for_event)
 		return 0;
-	vcpu_emulate(vcpu, &exit);
+	/* The first read's address is its operand's */
+	gpa = vcpu->io.decoded && vcpu->io.answered[0].kind == IO_MMIO ? vcpu->io.answered[0].addr : 0;
+	emulate(vcpu, vcpu->io.decoded, gpa, &exit);
 	return left(run_handle_exit(vcpu, &exit));
 }
 
@@ -819,6 +940,17 @@ int vcpu_complete_io(struct vcpu *vcpu)
 
 	if (vcpu->hypercall_pending)
 		hypercall_complete(vcpu);
+	if (io->in.len) {
+		u8 len = io->in.len;
+
+		io->in.len = 0;
+		if (vcpu->x86.rip == io->in.rip) {
+			io_tell(IO_PIO, false, vcpu->run->io.port, io->in.size, pio_page(vcpu));
+		in_done(vcpu, io->in.size, pio_page(vcpu));
+			vcpu_skip_insn(vcpu, len);
+			return left(vcpu_insn_traps(vcpu));
+		}
+	}
 	if (io->write_pending) {
 		io->write_pending = false;
 		if (++io->next_write < io->nr_writes) {
@@ -835,6 +967,7 @@ int vcpu_complete_io(struct vcpu *vcpu)
 		io->read_pending = false;
 		*f = io->pending_read;
 		memcpy(f->data, f->kind == IO_MMIO ? vcpu->run->mmio.data : pio_page(vcpu), f->len);
+		io_tell(f->kind, false, f->addr, f->len, f->data);
 		io->nr_answered++;
 		io->next_answer = 0;
 		return finish_instruction(vcpu, io->key.rip, io->for_event);

@@ -53,8 +53,10 @@ void vcpu_set_regs(struct vcpu *vcpu, const struct kvm_regs *r)
 	s->rip = r->rip;
 	/* Reserved bits read as zero on every processor: SDM 1 3.4.3 */
 	s->rflags = (r->rflags & 0x3f7fd5) | RFLAGS_ONE;
+	vcpu->io.decoded = false;
 	/* KVM_SET_REGS starts the vCPU afresh at RIP: a fault that was raised elsewhere is not its own */
 	vcpu->events.exception.pending = false;
+	vcpu->vm->engine->state_sync(vcpu, REGS_SEG);
 	x86_update_mode(s);
 	vcpu_set_request(vcpu, REQ_EVENT);
 	vcpu->vm->engine->state_changed(vcpu, REGS_GPR | REGS_RIP);
@@ -159,6 +161,7 @@ static int set_sregs_common(struct vcpu *vcpu, const struct kvm_sregs2 *in)
 		return -EINVAL;
 	if (msr_set_apic_base(vcpu, in->apic_base, true) != X86_CONTINUE)
 		return -EINVAL;
+	vcpu->io.decoded = false;
 	s->gdt.base = in->gdt.base;
 	s->gdt.limit = in->gdt.limit;
 	s->idt.base = in->idt.base;
@@ -261,6 +264,9 @@ void x86_vcpu_reset(struct vcpu *vcpu, bool init)
 	struct kvm_cpuid_entry2 *e = vcpu_cpuid_entry(vcpu, 1, 0);
 	u64 cr0 = init ? s->cr0 & (CR0_CD | CR0_NW) : CR0_CD | CR0_NW;
 
+	/* INIT leaves the FPU and most MSRs alone */
+	if (init)
+		vcpu->vm->engine->state_sync(vcpu, REGS_ALL);
 	/* SDM 3A table 9-1 */
 	memset(s->gpr, 0, sizeof(s->gpr));
 	s->gpr[REG_DX] = e ? e->eax : 0x600;

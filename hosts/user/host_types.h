@@ -31,7 +31,7 @@ struct host_spinlock {
 	pthread_mutex_t mutex; /* threads may be preempted: sleeping beats spinning */
 };
 
-/* Readers write the epoch in which they began to a slot of their own; a writer waits for older ones: hosts/user/srcu.c. */
+/* hosts/common/srcu.c */
 struct host_srcu {
 	uint64_t epoch; /* (a) */
 	unsigned high;	/* (a) slots in use never reach this */
@@ -56,6 +56,28 @@ struct host_shared {
 	void *addr;
 	size_t size;
 	int fd;
+};
+
+struct host_rwlock {
+	pthread_rwlock_t lock;
+};
+
+/* What is being changed now, and how many changes are over: hosts/user/pages.h. */
+struct host_mm_watch {
+	const struct host_mm_watch_ops *ops;
+	pthread_mutex_t mutex;
+	u64 seq, start, end;
+	u32 pid;
+	struct host_mm_watch *next;
+};
+
+struct host_sched {
+	const struct host_sched_ops *ops;
+};
+
+struct host_shrinker {
+	unsigned long (*count)(struct host_shrinker *shrinker);
+	unsigned long (*scan)(struct host_shrinker *shrinker, unsigned long nr);
 };
 
 struct host_file;

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "hosts/host.h"
+#include "hosts/user/log.h"
+#include "hosts/user/sys.h"
+#include "hosts/user/vectors.h"
 
 #define LINES_A_SECOND 20
 
@@ -38,6 +40,9 @@ void host_log(enum host_log_level level, const char *fmt, ...)
 	va_list ap;
 	int n, wanted = __atomic_load_n(&log_level, __ATOMIC_RELAXED);
 
+	if (wanted >= 0 && (int)level > wanted)
+		return;
+	HOST_KEEP_VECTORS;
 	if (wanted < 0) {
 		wanted = level_of_environment();
 		__atomic_store_n(&log_level, wanted, __ATOMIC_RELAXED);
@@ -55,13 +60,55 @@ void host_log(enum host_log_level level, const char *fmt, ...)
 		return; /* nobody listens */
 }
 
+/* ---- the trace ----------------------------------------------------------------------------------------------- */
+
+static int trace_fd = STDERR_FILENO; /* (a) */
+
+int host_trace_open(const char *path)
+{
+	int fd = STDERR_FILENO;
+
+	if (strcmp(path, "-"))
+		fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return -errno;
+	if (fd > STDERR_FILENO)
+		fd = host_fd_hide(fd);
+	/* The former file stays open: another thread may be writing to it. */
+	__atomic_store_n(&trace_fd, fd, __ATOMIC_RELEASE);
+	return 0;
+}
+
+void host_trace(const char *text, size_t len)
+{
+	int fd = __atomic_load_n(&trace_fd, __ATOMIC_ACQUIRE);
+
+	while (len) {
+		ssize_t n = syscall(SYS_write, fd, text, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return; /* nobody listens */
+		text += n;
+		len -= (size_t)n;
+	}
+}
+
+int host_vsnprintf(char *buf, size_t size, const char *fmt, va_list ap)
+{
+	HOST_KEEP_VECTORS;
+
+	return vsnprintf(buf, size, fmt, ap);
+}
+
 int host_snprintf(char *buf, size_t size, const char *fmt, ...)
 {
 	va_list ap;
 	int n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(buf, size, fmt, ap);
+	n = host_vsnprintf(buf, size, fmt, ap);
 	va_end(ap);
 	return n;
 }
@@ -85,4 +132,20 @@ u32 host_client_pid(void)
 
 	pthread_once(&once, learn_pid);
 	return pid;
+}
+
+/* The process id stands for the process: a forked child has another. */
+struct host_client *host_client_get(void)
+{
+	return (struct host_client *)(uintptr_t)host_client_pid();
+}
+
+void host_client_put(struct host_client *client)
+{
+	(void)client;
+}
+
+bool host_client_is_mine(const struct host_client *client)
+{
+	return (uintptr_t)client == host_client_pid();
 }

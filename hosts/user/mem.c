@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "hosts/user/sys.h"
+#include "hosts/user/vectors.h"
 
 #define FD_BITS 65536
 
@@ -9,11 +10,15 @@ static u64 hidden[FD_BITS / 64]; /* (a) our own descriptors */
 
 void *host_zalloc(size_t size)
 {
+	HOST_KEEP_VECTORS;
+
 	return calloc(1, size ? size : 1);
 }
 
 void host_free(void *ptr)
 {
+	HOST_KEEP_VECTORS;
+
 	free(ptr);
 }
 

@@ -14,6 +14,7 @@
 
 #include "hosts/user/signals.h"
 #include "hosts/user/sys.h"
+#include "hosts/user/vectors.h"
 
 struct host_eventfd {
 	int fd;
@@ -172,17 +173,15 @@ static void watch_fork(void)
 	pthread_atfork(NULL, NULL, start_over_in_child);
 }
 
-/* Under the lock. 0 or -errno. */
-static int start(void)
+static int start_thread(void)
 {
+	HOST_KEEP_VECTORS;
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct epoll_event event = { .events = EPOLLIN };
 	u64 all = ~SYS_FAULT_SIGNALS, old;
 	pthread_attr_t attr;
 	int error;
 
-	if (likely(service.started))
-		return 0;
 	pthread_once(&once, watch_fork);
 	service.epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (service.epoll < 0)
@@ -215,6 +214,12 @@ close_timerfd:
 close_epoll:
 	host_fd_close_hidden(service.epoll);
 	return error;
+}
+
+/* Under the lock. 0 or -errno. */
+static int start(void)
+{
+	return likely(service.started) ? 0 : start_thread();
 }
 
 static bool on_service_thread(void)
@@ -347,6 +352,12 @@ bool host_eventfd_same(const struct host_eventfd *a, const struct host_eventfd *
 		return a->id == b->id;
 	/* KCMP_FILE is 0 */
 	return syscall(SYS_kcmp, getpid(), getpid(), 0, a->fd, b->fd) == 0;
+}
+
+bool host_eventfd_gone(const struct host_eventfd *e)
+{
+	(void)e; /* our own duplicate keeps it open */
+	return false;
 }
 
 int host_eventfd_listen(struct host_eventfd *e, struct host_eventfd_listener *l)

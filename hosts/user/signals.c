@@ -43,9 +43,45 @@ bool host_signal_pending(void)
 	return __atomic_load_n(&self.pending, __ATOMIC_RELAXED);
 }
 
-void host_thread_kick(u64 thread)
+unsigned host_thread_hint(void)
 {
-	(void)thread; /* guest code polls vcpu->requests */
+	static unsigned threads;
+
+	if (unlikely(!self.hint))
+		self.hint = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
+	return self.hint;
+}
+
+/* A thread takes everything along wherever it runs. */
+void host_sched_init(struct host_sched *s, const struct host_sched_ops *ops)
+{
+	s->ops = ops;
+}
+
+void host_sched_begin(struct host_sched *s)
+{
+	s->ops->in(s, 0);
+}
+
+void host_sched_end(struct host_sched *s)
+{
+	s->ops->out(s);
+}
+
+void host_sched_kick(struct host_sched *s)
+{
+	(void)s; /* the engine's own kick has told guest code */
+}
+
+/* The host preempts threads and does its work by itself. */
+bool host_work_pending(void)
+{
+	return false;
+}
+
+int host_work(void)
+{
+	return 0;
 }
 
 /* All signals are blocked meanwhile: a handler that calls sigaction() would wait for itself. */
@@ -132,6 +168,8 @@ static bool defer(int sig, siginfo_t *info, ucontext_t *uc)
 	__atomic_store_n(&self.pending, true, __ATOMIC_SEQ_CST);
 	if (self.requests)
 		__atomic_fetch_or(self.requests, self.bits, __ATOMIC_SEQ_CST);
+	if (self.budget)
+		__atomic_store_n(self.budget, -1, __ATOMIC_SEQ_CST);
 	if (self.sleep_word)
 		__atomic_fetch_add(self.sleep_word, 1, __ATOMIC_SEQ_CST);
 	/* Blocked from this handler's return on, and pending again. */
@@ -143,9 +181,15 @@ static bool defer(int sig, siginfo_t *info, ucontext_t *uc)
 	return true;
 }
 
+/* A fault that names no address, #GP: that cannot be put off either. */
+static bool is_gp(int sig, const siginfo_t *info)
+{
+	return info->si_code == SI_KERNEL && (sig == SIGSEGV || sig == SIGBUS);
+}
+
 static void trampoline(int sig, siginfo_t *info, void *context)
 {
-	if (self.in_run && !is_fault(sig, info) && defer(sig, info, context))
+	if (self.in_run && !is_fault(sig, info) && !is_gp(sig, info) && defer(sig, info, context))
 		return;
 	if (actions[sig].own)
 		actions[sig].own(sig, info, context);
@@ -225,9 +269,11 @@ static void adopt(int sig, bool always)
 
 int host_signal_own(int sig, void (*handler)(int sig, siginfo_t *info, void *context))
 {
-	actions[sig].own = handler;
+	/* Every thread comes here once; the first one's word stands */
+	if (__atomic_load_n(&actions[sig].own, __ATOMIC_ACQUIRE) != handler)
+		__atomic_store_n(&actions[sig].own, handler, __ATOMIC_RELEASE);
 	adopt(sig, true);
-	return actions[sig].ours ? 0 : -EINVAL;
+	return __atomic_load_n(&actions[sig].ours, __ATOMIC_ACQUIRE) ? 0 : -EINVAL;
 }
 
 static void adopt_all(void)
@@ -259,7 +305,13 @@ void host_run_begin(u64 *requests, u64 bits)
 	self.masked = false;
 	self.requests = requests;
 	self.bits = bits;
+	self.budget = NULL;
 	__atomic_store_n(&self.in_run, true, __ATOMIC_SEQ_CST);
+}
+
+void host_run_hint(s32 *budget)
+{
+	__atomic_store_n(&self.budget, budget, __ATOMIC_SEQ_CST);
 }
 
 /* What is opened may have the default disposition, for the client means to fetch it by sigtimedwait(). */
@@ -278,10 +330,11 @@ void host_run_sigmask(u64 mask)
 	sys_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
-void host_run_end(void)
+void host_run_end(bool masked)
 {
 	u64 all = ~SYS_FAULT_SIGNALS;
 
+	(void)masked; /* the thread knows */
 	/* What arrives from here on runs its handler at once: not one that the client has blocked. */
 	if (unlikely(self.masked))
 		sys_sigmask(SIG_BLOCK, &all, NULL);

@@ -17,13 +17,18 @@
 struct host_thread {
 	bool in_run, pending, masked, prepared;
 	u64 *requests, bits; /* set on arrival */
+	s32 *budget;	     /* the same, made negative; NULL: none */
 	u32 *sleep_word;     /* changed on arrival */
 	u64 deferred;	     /* signals that host_signal_deliver() opens */
 	u64 restore;	     /* with @masked: the client's own mask */
+	unsigned hint;	     /* 0: not asked for yet */
 };
 
 struct host_thread *host_thread(void);
 
+/** Between host_run_begin() and host_run_end(): a signal also makes *@budget negative. For an engine whose guest code looks at
+ * that and not at the request bits. */
+void host_run_hint(s32 *budget);
 /** At the end of an ioctl, when nothing is held: opens the signals that KVM_RUN put off. Handlers may longjmp away. */
 void host_signal_deliver(void);
 /** Once a thread, before core touches client memory: SIGSEGV and SIGBUS must not be blocked. */

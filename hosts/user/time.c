@@ -5,7 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "hosts/host.h"
+#include "hosts/user/vectors.h"
 
 static u64 read_clock(clockid_t id)
 {
@@ -28,6 +28,7 @@ u64 host_realtime_ns(void)
 /* The second number of /proc/PID/task/TID/schedstat. Opened each time: vCPU threads come and go with their descriptors. */
 u64 host_run_delay_ns(void)
 {
+	HOST_KEEP_VECTORS;
 	unsigned long long delay = 0;
 	char text[80];
 	ssize_t n;
@@ -95,7 +96,13 @@ static void measure(void)
 u32 host_tsc_khz(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	static bool measured; /* (a) */
 
-	pthread_once(&once, measure);
+	if (unlikely(!__atomic_load_n(&measured, __ATOMIC_ACQUIRE))) {
+		HOST_KEEP_VECTORS;
+
+		pthread_once(&once, measure);
+		__atomic_store_n(&measured, true, __ATOMIC_RELEASE);
+	}
 	return khz;
 }

@@ -367,6 +367,7 @@ static void signals(void)
 {
 	struct sigaction act = { .sa_handler = on_signal }, old;
 	u64 requests = 0;
+	s32 hint = 512;
 
 	sigaction(SIGUSR1, &act, NULL);
 	sigaction(SIGUSR1, NULL, &old);
@@ -375,11 +376,18 @@ static void signals(void)
 	tap_ok(handled == 1, "outside of KVM_RUN it is called at once");
 	host_run_begin(&requests, 8);
 	tap_ok(!host_signal_pending(), "nothing is pending when KVM_RUN begins");
+	host_run_hint(&hint);
 	raise(SIGUSR1);
-	tap_ok(handled == 1 && host_signal_pending() && requests == 8, "in KVM_RUN it is noted, and guest code is told");
-	host_run_end();
+	tap_ok(handled == 1 && host_signal_pending() && requests == 8 && hint < 0, "in KVM_RUN it is noted, and guest code is told");
+	host_run_end(false);
 	host_signal_deliver();
 	tap_ok(handled == 2, "and called when KVM_RUN has returned");
+	hint = 512;
+	host_run_begin(&requests, 8);
+	raise(SIGUSR1);
+	host_run_end(false);
+	host_signal_deliver();
+	tap_ok(handled == 3 && hint == 512, "the next KVM_RUN has a hint of its own, or none");
 	tap_ok(!host_signal_pending(), "then nothing is pending");
 	tap_ok(signal(SIGUSR1, SIG_IGN) == on_signal && signal(SIGUSR1, SIG_DFL) == SIG_IGN, "signal() says what was");
 }

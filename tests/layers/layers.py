@@ -28,7 +28,8 @@ RULES = [
     ("engines/vmx", ["engines/vmx/", "core/", *HOST], ABI),
     ("engines/svm", ["engines/svm/", "core/", *HOST], ABI),
     ("hosts/user", ["hosts/user/", *HOST], ANY),
-    ("hosts/kernel", ["hosts/kernel/", *HOST], ANY),
+    ("hosts/kernel", ["hosts/kernel/", "host_sizes.h", *HOST], ANY),
+    ("hosts/common", HOST, r"$^"),
     ("hosts/host.h", HOST, r"$^"),
     ("libtrine", ["libtrine/", "core/", "engines/lite/", "hosts/user/", *HOST], ANY),
     ("modules", ["modules/", "core/", "engines/vmx/", "engines/svm/", "hosts/kernel/", *HOST], ANY),
@@ -118,6 +119,31 @@ def check_rules_bite(tap):
                "%s may %sinclude %s" % (path.split("/a.c")[0], "" if good else "not ", quoted or "<%s>" % system))
 
 
+def compile_kernel(tap, compiler, folder, flags, scratch):
+    """Objects of the folder's sources, those that compile."""
+    objects = []
+    for path in sources(folder, (".c",)):
+        output = os.path.join(scratch, path.replace("/", "-")[:-2] + ".o")
+        done = subprocess.run([compiler, *flags, "-c", path, "-o", output], cwd=ROOT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        if tap.ok(done.returncode == 0, "%s compiles with the kernel's flags" % path):
+            objects.append(output)
+        tap.diag("\n".join(done.stdout.splitlines()[:20]))
+    return objects
+
+
+def check_linked(tap, name, objects, count, scratch):
+    """What these objects leave undefined together."""
+    whole = os.path.join(scratch, name.replace("/", "-") + "-whole.o")
+    done = subprocess.run(["ld", "-r", "-o", whole, *objects], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    linked = tap.ok(len(objects) == count and done.returncode == 0, "all of %s links as one object" % name)
+    tap.diag(done.stdout)
+    wanted = subprocess.check_output(["nm", "-u", whole], text=True).split() if linked else []
+    strange = sorted({s for s in wanted if s != "U" and not HOST_SYMBOL.fullmatch(s)})
+    tap.ok(linked and not strange, "%s asks its host for nothing but hosts/host.h and mem*/str*" % name)
+    tap.diag(" ".join(strange))
+
+
 def check_kernel_build(tap, compiler):
     files = sources("core", (".c",))
     if not files:
@@ -132,25 +158,19 @@ def check_kernel_build(tap, compiler):
                                  ("asm", ["/usr/include/%s/asm" % triplet, "/usr/include/x86_64-linux-gnu/asm"])):
             target = next(c for c in candidates if os.path.isdir(c))
             os.symlink(target, os.path.join(scratch, "include", name))
+        # As the modules' build has it, where the sizes of Linux's structures are counted.
+        with open(os.path.join(scratch, "include", "host_sizes.h"), "w", encoding="utf-8") as f:
+            for name in ("MUTEX", "SPINLOCK", "RWLOCK", "WAIT", "TIMER", "SCHED", "MM_WATCH", "SHRINKER"):
+                f.write("#define HOST_%s_WORDS 16\n" % name)
         flags = KERNEL_FLAGS + ["-isystem", own, "-isystem", os.path.join(scratch, "include"), "-I", ROOT,
-                                "-I", os.path.join(ROOT, "tests", "layers", "kernel")]
-        objects = []
-        for path in files:
-            output = os.path.join(scratch, path.replace("/", "-")[:-2] + ".o")
-            done = subprocess.run([compiler, *flags, "-c", path, "-o", output], cwd=ROOT, text=True,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
-            if tap.ok(done.returncode == 0, "%s compiles with the kernel's flags" % path):
-                objects.append(output)
-            tap.diag("\n".join(done.stdout.splitlines()[:20]))
-        whole = os.path.join(scratch, "core.o")
-        done = subprocess.run(["ld", "-r", "-o", whole, *objects], text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
-        linked = tap.ok(len(objects) == len(files) and done.returncode == 0, "all of core links as one object")
-        tap.diag(done.stdout)
-        wanted = subprocess.check_output(["nm", "-u", whole], text=True).split() if linked else []
-        strange = sorted({s for s in wanted if s != "U" and not HOST_SYMBOL.fullmatch(s)})
-        tap.ok(linked and not strange, "core asks its host for nothing but hosts/host.h and mem*/str*")
-        tap.diag(" ".join(strange))
+                                "-I", os.path.join(ROOT, "hosts", "kernel")]
+        core = compile_kernel(tap, compiler, "core", flags, scratch)
+        check_linked(tap, "core", core, len(files), scratch)
+        for engine in ("engines/svm", "engines/vmx"):
+            own_files = sources(engine, (".c",))
+            if own_files:
+                objects = compile_kernel(tap, compiler, engine, flags, scratch)
+                check_linked(tap, "core with " + engine, core + objects, len(files) + len(own_files), scratch)
 
 
 def main():

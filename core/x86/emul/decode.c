@@ -134,6 +134,11 @@ enum {
 	LOC_REL, LOC_FAR, LOC_MOFFS,
 };
 
+static const u8 loc_field[] = {
+	[LOC_RM_GPR ... LOC_VSIB] = OPF_RM, [LOC_REG_GPR ... LOC_REG_DR] = OPF_REG, [LOC_V_GPR ... LOC_V_TMM] = OPF_VVVV,
+	[LOC_OPC_GPR] = OPF_LOW, [LOC_IS4] = OPF_IS4, [LOC_STI] = OPF_RM, [LOC_MOFFS] = OPF_NONE,
+};
+
 struct opspec {
 	u8 loc;
 	u8 reg_size; /* of a register or an immediate */
@@ -679,6 +684,7 @@ static int decode_operand(struct decoder *d, struct insn *insn, unsigned int i, 
 	unsigned int size = size_of(insn, s->reg_size);
 	int err;
 
+	op->field = loc_field[s->loc];
 	switch (s->loc) {
 	case LOC_RM_GPR:
 	case LOC_RM_VEC:

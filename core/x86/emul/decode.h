@@ -106,6 +106,16 @@ enum operand_kind {
 #define OPA_WRITE 2
 #define OPA_RW    3
 
+/** operand.field: the part of the encoding that names the register. */
+enum operand_field {
+	OPF_NONE, /**< none: it is fixed (AL, CL, DX, ST(0), 1), or no register */
+	OPF_REG,  /**< ModRM.reg */
+	OPF_RM,   /**< ModRM.rm (memory forms too) */
+	OPF_VVVV, /**< VEX.vvvv */
+	OPF_LOW,  /**< the opcode's low three bits */
+	OPF_IS4,  /**< bits 7:4 of the immediate */
+};
+
 /**
  * One operand, in the manuals' order (destination first). Only operands that the assembly form
  * shows are listed, fixed ones (AL, CL, DX, ST(0), 1) included; what is implied (string pointers,
@@ -115,7 +125,7 @@ struct operand {
 	u8 kind;   /**< enum operand_kind */
 	u8 reg;    /**< register number, REX/VEX/EVEX extensions applied */
 	u8 access; /**< OPA_*; 0: the address only (LEA) or nothing (NOP) */
-	u8 reserved;
+	u8 field;  /**< enum operand_field */
 	u16 size;  /**< bytes. Vector registers: their width. Memory: see insn.mem.size */
 };
 

@@ -295,7 +295,7 @@ static enum x86_result fetch_part(struct emul *e, u64 ip, u8 *buf, unsigned done
 	return e->ops->fetch(e, la, buf + done, *len);
 }
 
-enum x86_result emul_step(struct emul *e)
+enum x86_result emul_decode(struct emul *e)
 {
 	struct x86_state *s = e->s;
 	enum insn_mode mode = s->mode == X86_MODE_LONG	  ? MODE_64
@@ -319,8 +319,14 @@ enum x86_result emul_step(struct emul *e)
 		error = insn_decode(&e->insn, buf, have, mode);
 	}
 	switch (error) {
-	case 0: return emul_exec(e, &e->insn);
+	case 0: return X86_CONTINUE;
 	case INSN_UD: return emul_fault(e, VEC_UD);
 	default: return emul_fault_code(e, VEC_GP, 0); /* too long, or over the segment's end */
 	}
+}
+
+enum x86_result emul_step(struct emul *e)
+{
+	EMUL_TRY(emul_decode(e));
+	return emul_exec(e, &e->insn);
 }

@@ -113,6 +113,8 @@ enum x86_result emul_page_fault(struct emul *e, u64 la, u32 error);
 
 /** Fetches, decodes and executes the instruction at CS:RIP. */
 enum x86_result emul_step(struct emul *e);
+/** Its first half: e->insn is the instruction at CS:RIP, or X86_FAULT. */
+enum x86_result emul_decode(struct emul *e);
 /**
  * Executes @insn, already decoded and located at CS:RIP, wherever it is kept: a cache of decoded
  * instructions need not copy. Clears RFLAGS.RF and the interrupt shadow unless the instruction sets
@@ -142,6 +144,12 @@ u64 emul_effective_address(const struct emul *e, const struct insn *insn);
  */
 enum x86_result emul_linear(struct emul *e, unsigned seg, u64 ea, unsigned len, bool write,
 			    u64 *la);
+/**
+ * A repeated string instruction with 32-bit addresses in 64-bit code begins. It counts in ECX, and what writes ECX clears the upper half of
+ * RCX (SDM 1 3.4.1.1). Whether that is written, and ESI and EDI, although the count is 0 or the first element faults, the manuals do not
+ * say and processors do not agree on: here the host's does it.
+ */
+void emul_string_begin(struct x86_state *s, const struct insn *insn);
 /** Whether CR0, CR4 and XCR0 allow @insn's state (x87 ... AVX-512): X86_CONTINUE, or X86_FAULT with
  * #UD or #NM. */
 enum x86_result emul_check_state(struct emul *e, const struct insn *insn);

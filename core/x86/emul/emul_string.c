@@ -115,7 +115,34 @@ static enum x86_result outs_element(struct emul *e, const struct insn *in)
 
 /* ---- repetition ----------------------------------------------------------------------------- */
 
-/* @compares: CMPS and SCAS, which REPE and REPNE end early; for the others both prefixes mean REP.
+/* One of these with ECX = 0, which touches no memory. */
+#define REP32(opcode) __asm__ volatile(".byte 0x67, 0xf3, " opcode : "+c"(cx), "+S"(si), "+D"(di), "+a"(ax) : : "memory", "cc")
+
+void emul_string_begin(struct x86_state *s, const struct insn *in)
+{
+	u64 cx = s->gpr[REG_CX] & ~0xffffffffULL, si = s->gpr[REG_SI], di = s->gpr[REG_DI], ax = 0;
+
+	switch (in->mnemonic) {
+	case MN_MOVS: REP32("0xa4"); break;
+	case MN_CMPS: REP32("0xa6"); break;
+	case MN_STOS: REP32("0xaa"); break;
+	case MN_LODS: REP32("0xac"); break;
+	case MN_SCAS: REP32("0xae"); break;
+	default: return; /* no program may try INS and OUTS */
+	}
+	s->gpr[REG_CX] = cx | (u32)s->gpr[REG_CX];
+	s->gpr[REG_SI] = si;
+	s->gpr[REG_DI] = di;
+}
+
+static void keep_flags(struct x86_state *s, u64 flags)
+{
+	s->rflags = (s->rflags & ~(u64)RFLAGS_ARITH) | (flags & RFLAGS_ARITH);
+}
+
+/*
+ * @compares: CMPS and SCAS, which REPE and REPNE end early; for the others both prefixes mean REP. Whoever comes in between finds the
+ * flags from before the instruction (SDM 2B REP; of a fault it says so, processors do it at traps, too).
  */
 EMUL_INLINE enum x86_result repeat(struct emul *e, const struct insn *in, bool compares,
 				   enum x86_result (*element)(struct emul *e,
@@ -123,13 +150,20 @@ EMUL_INLINE enum x86_result repeat(struct emul *e, const struct insn *in, bool c
 {
 	struct x86_state *s = e->s;
 	unsigned batch = EMUL_STRING_BATCH;
-	u64 count;
+	u64 count, flags = s->rflags;
+	enum x86_result r;
 
 	if (!in->rep)
 		return element(e, in);
+	if (in->addrsize == 4 && s->mode == X86_MODE_LONG)
+		emul_string_begin(s, in);
 	count = emul_get_gpr(s, REG_CX, in->addrsize);
 	while (count) {
-		EMUL_TRY(element(e, in));
+		r = element(e, in);
+		if (r != X86_CONTINUE) {
+			keep_flags(s, flags);
+			return r;
+		}
 		emul_put_gpr(s, REG_CX, in->addrsize, --count);
 		if (compares && !(s->rflags & RFLAGS_ZF) == (in->rep == INSN_REP_E))
 			break;
@@ -140,6 +174,7 @@ EMUL_INLINE enum x86_result repeat(struct emul *e, const struct insn *in, bool c
 			/* An interrupt here returns with RF set: no second instruction breakpoint
 			 * (SDM 3B 17.3.1.1). */
 			e->next_rip = s->rip;
+			keep_flags(s, flags);
 			s->rflags |= RFLAGS_RF;
 			e->after |= EMUL_AFTER_KEEP_RF;
 			break;

@@ -251,6 +251,7 @@ static void lapic_eoi(struct lapic *l)
 	if (vector < 0)
 		return;
 	vector_clear(l, APIC_ISR, vector);
+	host_event_eoi(l->vcpu->id, vector);
 	lapic_send_eoi(l->vcpu, vector);
 	if (lapic_highest(l, APIC_IRR) >= 0)
 		vcpu_set_request(l->vcpu, REQ_EVENT);
@@ -427,6 +428,7 @@ enum x86_result lapic_x2apic_read(struct vcpu *vcpu, u32 msr, u64 *value)
 	*value = lapic_read_reg(l, offset);
 	if (offset == APIC_ICR)
 		*value |= (u64)lapic_reg(l, APIC_ICR2) << 32;
+	host_event_apic(false, offset, *value);
 	return X86_CONTINUE;
 }
 
@@ -464,6 +466,7 @@ enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value)
 	} else if (!writable || (value & ~writable)) {
 		return X86_FAULT;
 	}
+	host_event_apic(true, offset, value);
 	if (offset == APIC_ICR) {
 		lapic_set_reg(l, APIC_ICR2, value >> 32);
 		lapic_set_reg(l, APIC_ICR, value);
@@ -492,6 +495,7 @@ int lapic_mmio_read(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned
 	if (!lapic_claims(vcpu, addr))
 		return -EOPNOTSUPP;
 	value = (addr & 0xfff) < 0x400 ? lapic_read_reg(vcpu->lapic, addr & 0xff0) : 0;
+	host_event_apic(false, addr & 0xff0, value);
 	if ((addr & 0xfff) >= 0x400)
 		lapic_error(vcpu->lapic, ESR_REGISTER);
 	memcpy(data, &value, 4);
@@ -511,6 +515,7 @@ int lapic_mmio_write(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigne
 	if (len < 4 || (addr & 0xf))
 		return 0;
 	memcpy(&value, buf, 4);
+	host_event_apic(true, addr & 0xff0, value);
 	if ((addr & 0xfff) < 0x400 && (addr & 0xff0) != APIC_SELF_IPI)
 		lapic_write_reg(vcpu->lapic, addr & 0xff0, value);
 	else

@@ -20,8 +20,6 @@
 #define PTE_NX	BIT64(63)
 #define PTE_GPA MASK64(51, 12)
 
-#define WALK_LEVELS 5
-
 /* SDM 3A tables 4-8 and following: in a PDPTE of PAE paging these are reserved besides the high address bits. */
 #define PAE_PDPTE_RSVD (MASK64(2, 1) | MASK64(8, 5))
 
@@ -35,12 +33,6 @@ struct paging {
 	bool large_2m;	   /* PS counts in level 2 */
 	bool large_1g;	   /* PS counts in level 3 */
 	bool absent;	   /* PAE: the PDPTE is not present */
-};
-
-struct walk_entry {
-	u64 hva, value;
-	struct memslot *slot;
-	u64 gfn;
 };
 
 static void paging_of(struct vcpu *vcpu, u64 la, struct paging *p)
@@ -97,7 +89,7 @@ static u64 large_page_rsvd(struct vcpu *vcpu, const struct paging *p, unsigned s
 static bool entry_read(struct vcpu *vcpu, u64 gpa, unsigned size, struct walk_entry *e)
 {
 	e->value = 0;
-	e->gfn = gpa >> HOST_PAGE_SHIFT;
+	e->gpa = gpa;
 	e->hva = vm_gpa_to_hva(vcpu->vm, vcpu_as_id(vcpu), gpa, &e->slot);
 	return e->hva && !host_copy_from_client(&e->value, e->hva, size);
 }
@@ -111,9 +103,12 @@ static int entry_set(struct vcpu *vcpu, struct walk_entry *e, unsigned size, u64
 	if (old == new || (e->slot->flags & KVM_MEM_READONLY))
 		return 0;
 	r = host_client_cmpxchg(e->hva, &old, &new, size);
-	if (!r && memslot_logs_dirty(e->slot))
-		dirty_mark(vcpu->vm, vcpu, e->slot, e->gfn);
-	return r == 1;
+	if (r)
+		return r == 1;
+	e->value = new;
+	if (memslot_logs_dirty(e->slot))
+		dirty_mark(vcpu->vm, vcpu, e->slot, e->gpa >> HOST_PAGE_SHIFT);
+	return 0;
 }
 
 /* Whether SDM 3A 4.6.1 allows @access given the combined rights in @out. */
@@ -134,18 +129,19 @@ static bool access_allowed(const struct x86_state *s, u32 access, bool implicit,
 }
 
 static bool walk_once(struct vcpu *vcpu, u64 la, u32 access, bool implicit, bool debug, struct walk_result *out,
-		      bool *again)
+		      struct walk_trace *trace, bool *again)
 {
 	const struct x86_state *s = &vcpu->x86;
 	/* The I/D bit is reported only where fetches can be told apart: 4.7 */
 	u32 error = access & (PFERR_W | PFERR_U |
 			      (((s->cr4 & CR4_PAE) && (s->efer & EFER_NX)) || (s->cr4 & CR4_SMEP) ? PFERR_I : 0));
-	struct walk_entry entries[WALK_LEVELS];
+	struct walk_entry *entries = trace->entry;
 	struct paging p;
 	unsigned n = 0, level;
 	u64 table, value;
 
 	*again = false;
+	trace->count = 0;
 	if (!(s->cr0 & CR0_PG)) {
 		*out = (struct walk_result){ .gpa = la, .page_shift = 12, .user = true, .writable = true,
 					     .executable = true, .dirty = true };
@@ -174,6 +170,12 @@ static bool walk_once(struct vcpu *vcpu, u64 la, u32 access, bool implicit, bool
 			out->error = error | PFERR_P | PFERR_RSVD;
 			return false;
 		}
+		if (level == 1 && p.entry_size == 8) {
+			out->table = table;
+			out->table_user = out->user;
+			out->table_writable = out->writable;
+			out->table_executable = out->executable;
+		}
 		out->user &= !!(value & PTE_U);
 		out->writable &= !!(value & PTE_W);
 		out->executable &= !(p.nx && (value & PTE_NX));
@@ -190,6 +192,7 @@ static bool walk_once(struct vcpu *vcpu, u64 la, u32 access, bool implicit, bool
 		}
 	}
 	out->dirty = value & PTE_D;
+	trace->count = n;
 	if (debug)
 		return true;
 	if (!access_allowed(s, access, implicit, out)) {
@@ -211,21 +214,29 @@ static bool walk_once(struct vcpu *vcpu, u64 la, u32 access, bool implicit, bool
 	return true;
 }
 
-bool mmu_walk(struct vcpu *vcpu, u64 la, u32 access, bool implicit, struct walk_result *out)
+bool mmu_walk_trace(struct vcpu *vcpu, u64 la, u32 access, bool implicit, struct walk_result *out, struct walk_trace *trace)
 {
 	bool again, good;
 
 	do {
-		good = walk_once(vcpu, la, access, implicit, false, out, &again);
+		good = walk_once(vcpu, la, access, implicit, false, out, trace, &again);
 	} while (again);
 	return good;
 }
 
+bool mmu_walk(struct vcpu *vcpu, u64 la, u32 access, bool implicit, struct walk_result *out)
+{
+	struct walk_trace trace;
+
+	return mmu_walk_trace(vcpu, la, access, implicit, out, &trace);
+}
+
 bool mmu_walk_debug(struct vcpu *vcpu, u64 la, struct walk_result *out)
 {
+	struct walk_trace trace;
 	bool again;
 
-	return walk_once(vcpu, la, 0, false, true, out, &again);
+	return walk_once(vcpu, la, 0, false, true, out, &trace, &again);
 }
 
 bool mmu_load_pdptrs(struct vcpu *vcpu, u64 cr3)

@@ -6,16 +6,13 @@
  * is harmless: it loads pointers after it claimed the slot, so it sees what was published before the epoch was raised, and the next
  * writer waits for it.
  */
-#include "hosts/user/sys.h"
+#include "hosts/host.h"
 
-#define SRCU_SLOTS 4096
+#define SRCU_SLOTS 1024
 
 struct host_srcu_slot {
 	u64 epoch; /* (a) 0: free */
 } __attribute__((aligned(64)));
-
-static __thread unsigned hint;
-static unsigned next_hint;
 
 int host_srcu_init(struct host_srcu *s)
 {
@@ -36,9 +33,7 @@ int host_srcu_read_lock(struct host_srcu *s)
 {
 	unsigned i, high;
 
-	if (unlikely(!hint))
-		hint = __atomic_fetch_add(&next_hint, 1, __ATOMIC_RELAXED) % (SRCU_SLOTS / 4) + 1;
-	for (i = hint - 1;; i = (i + 1) % SRCU_SLOTS) {
+	for (i = host_thread_hint() % (SRCU_SLOTS / 4);; i = (i + 1) % SRCU_SLOTS) {
 		u64 epoch = __atomic_load_n(&s->epoch, __ATOMIC_SEQ_CST), free = 0;
 
 		high = __atomic_load_n(&s->high, __ATOMIC_SEQ_CST);
@@ -72,6 +67,7 @@ void host_srcu_wait(struct host_srcu *s, u64 ticket)
 
 		while ((epoch = __atomic_load_n(&s->slots[i].epoch, __ATOMIC_SEQ_CST)) && epoch < ticket)
 			host_backoff(round++);
+		host_cond_resched();
 	}
 }
 
