@@ -1,0 +1,41 @@
+/*
+ * Which MSRs the guest reaches without an exit: those that VMLOAD and VMSAVE switch, as far as the client's filter lets it.
+ */
+#include "core/x86/msr.h"
+
+#include "engines/svm/svm.h"
+
+static const u32 direct[] = {
+	MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
+	MSR_IA32_SYSENTER_CS, MSR_IA32_SYSENTER_ESP, MSR_IA32_SYSENTER_EIP,
+};
+
+/* The bit of reads, the next one is of writes: APM 2 15.11 */
+static unsigned bit_of(u32 index)
+{
+	unsigned base = index < 0xc0000000 ? 0 : 0x800 * 8;
+
+	return base + (index & 0x1fff) * 2;
+}
+
+static void allow(u8 *msrpm, unsigned bit)
+{
+	msrpm[bit / 8] &= ~(1U << (bit % 8));
+}
+
+void svm_msrpm_update(struct svm_vcpu *svm)
+{
+	struct vm *vm = svm->vcpu.vm;
+
+	svm->filter_seen = __atomic_load_n(&vm->msr_filter_generation, __ATOMIC_ACQUIRE);
+	memset(svm->msrpm, 0xff, SVM_MSRPM_PAGES * HOST_PAGE_SIZE);
+	for (unsigned i = 0; i < ARRAY_SIZE(direct); i++) {
+		unsigned bit = bit_of(direct[i]);
+
+		if (msr_filter_allows(vm, direct[i], KVM_MSR_FILTER_READ))
+			allow(svm->msrpm, bit);
+		if (msr_filter_allows(vm, direct[i], KVM_MSR_FILTER_WRITE))
+			allow(svm->msrpm, bit + 1);
+	}
+	svm->vmcb->clean &= ~(VMCB_CLEAN_IOPM | VMCB_CLEAN_INTERCEPTS);
+}

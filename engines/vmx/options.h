@@ -1,0 +1,26 @@
+/*
+ * What the module that holds the engine sees of it; needs bool and no other header.
+ *
+ *	vmx_options.ept = false;		module parameters, before
+ *	error = vmx_setup();			-EOPNOTSUPP: no VT-x here; -ENOMEM
+ *	error = trine_register(&vmx_engine, THIS_MODULE);
+ */
+#ifndef ENGINES_VMX_OPTIONS_H
+#define ENGINES_VMX_OPTIONS_H
+
+/* Whether to use what the processor may have; vmx_setup() clears what it has not. */
+struct vmx_options {
+	bool ept, ept_ad, unrestricted_guest, vpid, vnmi;
+	unsigned ple_gap, ple_window; /* TSC ticks; a gap of 0: PAUSE does not exit */
+	/* The longest stay in guest code, in ticks of the preemption timer (25.5.1); 0: until something happens. Only for processors whose
+	 * interrupts do not end it: Bochs holds them back when guest code is entered with IF clear. */
+	unsigned longest_stay;
+};
+extern struct vmx_options vmx_options;
+
+/** Learns what the processor can do. 0, -EOPNOTSUPP, -ENOMEM. Pair with vmx_teardown(). */
+int vmx_setup(void);
+void vmx_teardown(void);
+extern struct engine_ops vmx_engine; /* (i) after vmx_setup() */
+
+#endif

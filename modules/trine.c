@@ -1,0 +1,223 @@
+/*
+ * Linux's side of trine.ko: /dev/kvm, and who has the virtualization hardware. Without a VM nobody has, so that another hypervisor can.
+ * Each CPU takes it when the first VM is made and gives it back after the last; one that comes or goes meanwhile, the machine that
+ * sleeps or is shut down, do the same.
+ */
+#include "hosts/kernel/linux.h"
+
+#include <linux/cpu.h>
+#include <linux/fs.h>
+#include <linux/miscdevice.h>
+#include <linux/percpu.h>
+#include <linux/preempt.h>
+#include <linux/reboot.h>
+#include <linux/syscore_ops.h>
+
+#include "modules/modules.h"
+
+long core_system_ioctl(unsigned cmd, u64 arg);
+
+/* ---- the hardware ------------------------------------------------------------------------------------------------ */
+
+static DEFINE_MUTEX(hardware_lock); /* inside cpus_read_lock() */
+static unsigned vms;		    /* under hardware_lock */
+static struct module *owner;	    /* the engine's; changes without VMs and open descriptors only */
+static DEFINE_PER_CPU(bool, enabled); /* its CPU's, interrupts off */
+static int online_state;
+
+static void enable_here(void *error)
+{
+	int r;
+
+	if (__this_cpu_read(enabled))
+		return;
+	r = engine_cpu_enable();
+	if (r)
+		cmpxchg((int *)error, 0, r);
+	else
+		__this_cpu_write(enabled, true);
+}
+
+static void disable_here(void *unused)
+{
+	if (!__this_cpu_read(enabled))
+		return;
+	engine_cpu_disable();
+	__this_cpu_write(enabled, false);
+}
+
+int hardware_get(void)
+{
+	int error = 0;
+
+	if (!try_module_get(owner))
+		return -ENODEV;
+	cpus_read_lock();
+	mutex_lock(&hardware_lock);
+	if (!vms++) {
+		on_each_cpu(enable_here, &error, true);
+		if (error) {
+			on_each_cpu(disable_here, NULL, true);
+			vms--;
+		}
+	}
+	mutex_unlock(&hardware_lock);
+	cpus_read_unlock();
+	if (error)
+		module_put(owner);
+	else
+		preempt_notifier_inc(); /* for host_sched_begin() */
+	return error;
+}
+
+void hardware_put(void)
+{
+	preempt_notifier_dec();
+	cpus_read_lock();
+	mutex_lock(&hardware_lock);
+	if (!--vms)
+		on_each_cpu(disable_here, NULL, true);
+	mutex_unlock(&hardware_lock);
+	cpus_read_unlock();
+	module_put(owner);
+}
+
+/* On the CPU that comes or goes, while no client's thread can be on it. */
+static int cpu_comes(unsigned cpu)
+{
+	unsigned long flags;
+	int error = 0;
+
+	mutex_lock(&hardware_lock);
+	if (vms) {
+		local_irq_save(flags);
+		enable_here(&error);
+		local_irq_restore(flags);
+	}
+	mutex_unlock(&hardware_lock);
+	return error;
+}
+
+static int cpu_goes(unsigned cpu)
+{
+	unsigned long flags;
+
+	mutex_lock(&hardware_lock);
+	local_irq_save(flags);
+	disable_here(NULL);
+	local_irq_restore(flags);
+	mutex_unlock(&hardware_lock);
+	return 0;
+}
+
+/* The last CPU, interrupts off; the others have gone, and no thread runs that could hold the lock. */
+static int suspend(void)
+{
+	disable_here(NULL);
+	return 0;
+}
+
+static void resume(void)
+{
+	int error = 0;
+
+	if (vms)
+		enable_here(&error);
+	WARN_ON(error);
+}
+
+static struct syscore_ops power = { .suspend = suspend, .resume = resume };
+
+/* Firmware, or the kernel that is started next, finds each CPU as it was. Guests that still run are stopped for good. */
+static int machine_goes(struct notifier_block *block, unsigned long event, void *unused)
+{
+	host_stop_guests();
+	on_each_cpu(disable_here, NULL, true);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block reboot = { .notifier_call = machine_goes };
+
+/* ---- /dev/kvm ---------------------------------------------------------------------------------------------------- */
+
+static long device_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return core_system_ioctl(cmd, arg);
+}
+
+static long device_compat_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return core_system_ioctl(cmd, (u32)arg);
+}
+
+static struct file_operations device_ops = {
+	.unlocked_ioctl = device_ioctl,
+	.compat_ioctl = device_compat_ioctl,
+	.llseek = noop_llseek,
+};
+
+static struct miscdevice device = { .minor = KVM_MINOR, .name = "kvm", .fops = &device_ops };
+
+static DEFINE_MUTEX(engine_lock);
+
+int trine_register(const struct engine_ops *engine, struct module *module)
+{
+	int r = -EBUSY;
+
+	mutex_lock(&engine_lock);
+	if (owner)
+		goto unlock;
+	r = engine_install(engine);
+	if (r)
+		goto unlock;
+	owner = module;
+	device_ops.owner = module;
+	r = misc_register(&device);
+	if (!r)
+		goto unlock;
+	if (r == -EBUSY)
+		pr_err("trine: /dev/kvm is taken: unload Linux's own kvm-amd or kvm-intel first\n");
+	owner = NULL;
+	engine_remove();
+unlock:
+	mutex_unlock(&engine_lock);
+	return r;
+}
+EXPORT_SYMBOL_GPL(trine_register);
+
+void trine_unregister(void)
+{
+	mutex_lock(&engine_lock);
+	misc_deregister(&device);
+	owner = NULL;
+	engine_remove();
+	mutex_unlock(&engine_lock);
+}
+EXPORT_SYMBOL_GPL(trine_unregister);
+
+/* ---- the module -------------------------------------------------------------------------------------------------- */
+
+static int __init load(void)
+{
+	online_state = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "trine:online", cpu_comes, cpu_goes);
+	if (online_state < 0)
+		return online_state;
+	host_stats_open();
+	register_syscore_ops(&power);
+	register_reboot_notifier(&reboot);
+	return 0;
+}
+module_init(load);
+
+static void __exit unload(void)
+{
+	unregister_reboot_notifier(&reboot);
+	unregister_syscore_ops(&power);
+	cpuhp_remove_state(online_state);
+	host_stats_close();
+}
+module_exit(unload);
+
+MODULE_DESCRIPTION("Trine: the Kernel-based Virtual Machine");
+MODULE_AUTHOR("The Trine project");
+MODULE_LICENSE("GPL v2");

@@ -1,0 +1,248 @@
+/*
+ * What an exit costs: a 64-bit guest that does one thing @LOOPS times, and the time that takes by the clock of the machine below. In
+ * QEMU with -icount shift=0 that clock counts instructions.
+ *
+ *	cost [NAME...]		prints "NAME: nanoseconds each" for all, or the named ones
+ *
+ * Two vCPU runs of different lengths are subtracted, so that entry, first page faults and the last exit do not count.
+ */
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MEM	   (64UL << 20)
+#define PAGE	   4096UL
+#define TABLES	   0x10000 /* PML4, PDPT, PD */
+#define GDT	   0x14000
+#define IDT	   0x15000
+#define HANDLER	   0x16000
+#define CODE	   0x17000
+#define STACK	   0x20000
+#define FRESH	   0x1000000 /* pages that nothing has touched */
+#define DEVICE	   0xc0000000UL
+#define END_PORT   0x501
+#define LOOPS	   2000
+#define VECTOR	   0x40
+
+struct test {
+	const char *name;
+	const char *code; /* the loop's body, R15 counts, R14 is FRESH, R13 DEVICE */
+	unsigned len;
+	bool apic, eventfd_pio, eventfd_mmio;
+};
+#define CODE_OF(bytes) .code = bytes, .len = sizeof(bytes) - 1
+#define X2APIC_SELF_IPI "\xb9\x3f\x08\x00\x00\xb8\x40\x00\x00\x00\x31\xd2\x0f\x30" /* mov ecx, 0x83f; mov eax, VECTOR; wrmsr */
+
+static const struct test tests[] = {
+	{ "cpuid", CODE_OF("\x31\xc0\x31\xc9\x0f\xa2") },
+	{ "rdmsr", CODE_OF("\xb9\x77\x02\x00\x00\x0f\x32") },			   /* PAT */
+	{ "wrmsr", CODE_OF("\xb9\xa0\x01\x00\x00\x0f\x32\x0f\x30") },		   /* MISC_ENABLE, read and written */
+	{ "hypercall", CODE_OF("\xb8\x01\x00\x00\x00\x0f\x01\xd9") },		   /* KVM_HC_VAPIC_POLL_IRQ */
+	{ "pio out", CODE_OF("\x66\xba\x00\x05\xee") },
+	{ "pio in", CODE_OF("\x66\xba\x00\x05\xec") },
+	{ "mmio write", CODE_OF("\x41\x89\x45\x00") },
+	{ "mmio read", CODE_OF("\x41\x8b\x45\x00") },
+	{ "page fault", CODE_OF("\x41\x88\x06\x49\x81\xc6\x00\x10\x00\x00") },	   /* mov [r14], al; add r14, 4096 */
+	{ "ioeventfd pio", CODE_OF("\x66\xba\x00\x05\xee"), .eventfd_pio = true },
+	{ "ioeventfd mmio", CODE_OF("\x41\x89\x45\x00"), .eventfd_mmio = true },
+	{ "self ipi", CODE_OF("\xfb" X2APIC_SELF_IPI "\x90"), .apic = true },
+	{ "hlt", CODE_OF("\xfa" X2APIC_SELF_IPI "\xfb\xf4"), .apic = true },
+};
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+static void tables(uint8_t *mem)
+{
+	uint64_t *pml4 = (uint64_t *)(mem + TABLES), *pdpt = pml4 + 512, *pd = pdpt + 512;
+
+	*pml4 = (TABLES + PAGE) | 7;
+	pdpt[0] = (TABLES + 2 * PAGE) | 7;
+	pdpt[3] = DEVICE | 0x83;
+	for (uint64_t i = 0; i < 512; i++)
+		pd[i] = i << 21 | 0x83;
+}
+
+static void interrupts(uint8_t *mem)
+{
+	/* Type 14 at VECTOR; the handler: mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr; iretq */
+	static const uint8_t handler[] = { 0xb9, 0x0b, 0x08, 0, 0, 0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x30, 0x48, 0xcf };
+	uint64_t *gate = (uint64_t *)(mem + IDT + VECTOR * 16), *gdt = (uint64_t *)(mem + GDT);
+
+	gate[0] = (HANDLER & 0xffff) | 8 << 16 | 0x8eULL << 40 | (uint64_t)(HANDLER >> 16) << 48;
+	memcpy(mem + HANDLER, handler, sizeof(handler));
+	gdt[1] = 0x00af9b000000ffffULL;
+	gdt[2] = 0x00cf93000000ffffULL;
+}
+
+static void code(uint8_t *mem, const struct test *t)
+{
+	uint8_t *p = mem + CODE, *loop = p;
+
+	memcpy(p, t->code, t->len);
+	p += t->len;
+	*p++ = 0x49; /* dec r15 */
+	*p++ = 0xff;
+	*p++ = 0xcf;
+	*p++ = 0x0f; /* jnz */
+	*p++ = 0x85;
+	*(int32_t *)p = loop - (p + 4);
+	p += 4;
+	memcpy(p, "\x66\xba\x01\x05\xee", 5); /* out END_PORT */
+}
+
+static void long_mode(int vcpu, unsigned loops)
+{
+	struct kvm_sregs s;
+	struct kvm_segment seg = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+	struct kvm_regs r = { .rip = CODE, .rflags = 2, .rsp = STACK, .r15 = loops, .r14 = FRESH, .r13 = DEVICE };
+
+	if (ioctl(vcpu, KVM_GET_SREGS, &s))
+		die("KVM_GET_SREGS");
+	s.ds = s.es = s.ss = s.fs = s.gs = seg;
+	seg.selector = 8;
+	seg.type = 11;
+	seg.db = 0;
+	seg.l = 1;
+	s.cs = seg;
+	s.gdt.base = GDT;
+	s.gdt.limit = 23;
+	s.idt.base = IDT;
+	s.idt.limit = 0xfff;
+	s.cr0 = 0x80050033;
+	s.cr3 = TABLES;
+	s.cr4 = 0x20;
+	s.efer = 0x500;
+	s.apic_base |= 0xc00;
+	if (ioctl(vcpu, KVM_SET_SREGS, &s) || ioctl(vcpu, KVM_SET_REGS, &r))
+		die("KVM_SET_SREGS");
+}
+
+static void cpuid(int kvm, int vcpu)
+{
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + 100 * sizeof(c->entries[0]));
+
+	c->nent = 100;
+	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, c) || ioctl(vcpu, KVM_SET_CPUID2, c))
+		die("KVM_SET_CPUID2");
+	free(c);
+}
+
+static void software_enable(int vcpu)
+{
+	struct kvm_msrs *m = calloc(1, sizeof(*m) + sizeof(m->entries[0]));
+
+	m->nmsrs = 1;
+	m->entries[0].index = 0x80f;
+	m->entries[0].data = 0x1ff;
+	if (ioctl(vcpu, KVM_SET_MSRS, m) != 1)
+		die("x2APIC");
+	free(m);
+}
+
+static void ioeventfd(int vm, uint64_t addr, unsigned len, unsigned flags)
+{
+	struct kvm_ioeventfd e = { .addr = addr, .len = len, .fd = eventfd(0, 0), .flags = flags };
+
+	if (ioctl(vm, KVM_IOEVENTFD, &e))
+		die("KVM_IOEVENTFD");
+}
+
+/* Nanoseconds of @loops rounds. */
+static uint64_t run(int kvm, const struct test *t, unsigned loops)
+{
+	int vm = ioctl(kvm, KVM_CREATE_VM, 0), vcpu;
+	struct kvm_userspace_memory_region region = { .memory_size = MEM };
+	struct kvm_run *state;
+	uint64_t start;
+	uint8_t *mem;
+
+	mem = mmap(NULL, MEM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	madvise(mem, MEM, MADV_NOHUGEPAGE);
+	region.userspace_addr = (uintptr_t)mem;
+	if (vm < 0 || ioctl(vm, KVM_SET_TSS_ADDR, 0xfffbd000UL) || ioctl(vm, KVM_CREATE_IRQCHIP, 0) ||
+	    ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region))
+		die("VM");
+	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+	if (vcpu < 0)
+		die("KVM_CREATE_VCPU");
+	state = mmap(NULL, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+	tables(mem);
+	interrupts(mem);
+	code(mem, t);
+	cpuid(kvm, vcpu);
+	long_mode(vcpu, loops);
+	if (t->apic)
+		software_enable(vcpu);
+	if (t->eventfd_pio)
+		ioeventfd(vm, 0x500, 1, KVM_IOEVENTFD_FLAG_PIO);
+	if (t->eventfd_mmio)
+		ioeventfd(vm, DEVICE, 4, 0);
+	start = now();
+	for (;;) {
+		if (ioctl(vcpu, KVM_RUN, 0))
+			die("KVM_RUN");
+		if (state->exit_reason == KVM_EXIT_MMIO)
+			continue;
+		if (state->exit_reason == KVM_EXIT_IO) {
+			if (state->io.port == END_PORT)
+				break;
+			continue;
+		}
+		fprintf(stderr, "%s: exit reason %u\n", t->name, state->exit_reason);
+		exit(1);
+	}
+	start = now() - start;
+	munmap(state, ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0));
+	munmap(mem, MEM);
+	close(vcpu);
+	close(vm);
+	return start;
+}
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], name))
+			return true;
+	return argc < 2;
+}
+
+int main(int argc, char **argv)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (kvm < 0)
+		die("/dev/kvm");
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	for (unsigned i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
+		uint64_t few, many;
+
+		if (!wanted(tests[i].name, argc, argv))
+			continue;
+		few = run(kvm, &tests[i], LOOPS / 2);
+		many = run(kvm, &tests[i], LOOPS / 2 + LOOPS);
+		printf("%s: %llu\n", tests[i].name, (unsigned long long)(many - few) / LOOPS);
+	}
+	return 0;
+}
