@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/vm.h"
+#include "engines/lite/options.h"
 #include "hosts/user/file.h"
 #include "hosts/user/signals.h"
 #include "hosts/user/sys.h"
@@ -38,10 +39,41 @@ static void init_core(void)
 	core_error = core_init(&lite_engine);
 }
 
+/* TRINE_LITE, before anything that the program itself asks for. */
+static int environment_error;
+
+static void read_environment(void)
+{
+	const char *text = getenv("TRINE_LITE");
+	char error[256];
+
+	if (!text)
+		return;
+	environment_error = lite_options_parse(text, error, sizeof(error));
+	if (environment_error)
+		host_log(HOST_LOG_ERROR, "libtrine: TRINE_LITE: %s", error);
+}
+
+static void environment(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, read_environment);
+}
+
 static int fail(long error)
 {
 	errno = (int)-error;
 	return -1;
+}
+
+int trine_set_options(const char *text, char *error, size_t size)
+{
+	int r;
+
+	environment();
+	r = lite_options_parse(text, error, size);
+	return r ? fail(r) : 0;
 }
 
 int trine_open(const char *path, int flags)
@@ -52,6 +84,9 @@ int trine_open(const char *path, int flags)
 
 	if (!path || strcmp(path, DEVICE))
 		return fail(-ENOENT);
+	environment();
+	if (environment_error)
+		return fail(environment_error);
 	pthread_once(&once, init_core);
 	if (core_error)
 		return fail(core_error);

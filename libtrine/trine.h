@@ -27,7 +27,23 @@
 extern "C" {
 #endif
 
-/** @path must be "/dev/kvm" (ENOENT). @flags as open(2)'s; only O_CLOEXEC matters. */
+/**
+ * Takes "name=value,name=value..." as options of the engine, for VMs made later and for the whole process:
+ *
+ *	engine=auto|interp|jit	what runs guest code: the interpreter, the translator, or whichever serves
+ *	lockstep=on|off|N	the interpreter checks every (every Nth) block of translated code
+ *	windows=on|off|eager	pages of MAP_SHARED guest memory may be mapped once more, at a fixed distance. While it is in a
+ *				memory slot the client does not map something else in its place
+ *	cache=MIB		translated code, at most
+ *	verify=on|off|abort	translated code is checked before it runs
+ *	log=ITEM+ITEM...|none	in_asm, out_asm, exits; at once
+ *	logfile=PATH		where to; without it standard error
+ *
+ * The environment variable TRINE_LITE gives the same to a program that does not call this. 0, or -1 and errno (EINVAL, or the file's
+ * error) with a text that names what is wrong in @error, of @size bytes (it may be NULL when @size is 0); then nothing has changed.
+ */
+int trine_set_options(const char *text, char *error, size_t size);
+/** @path must be "/dev/kvm" (ENOENT). @flags as open(2)'s; only O_CLOEXEC matters. EINVAL: TRINE_LITE is wrong, the log says why. */
 int trine_open(const char *path, int flags);
 /** The third argument is a value or a pointer, as with ioctl(2). ENOTTY when @fd is not one of the library's. */
 int trine_ioctl(int fd, unsigned long cmd, ...);

@@ -38,12 +38,13 @@ struct vm_counters {
 	struct {
 		char name[MAX_NAME];
 		uint64_t value;
+		uint32_t flags; /* KVM_STATS_* */
 	} counter[MAX_COUNTERS];
 	struct vm_counters *next;
 };
 
-/* Adds @value to counter @name of @vm. More than MAX_COUNTERS names are not kept. */
-static void counter_add(struct vm_counters *vm, const char *name, uint64_t value)
+/* Adds @value to counter @name of @vm, whose type and unit are @flags. More than MAX_COUNTERS names are not kept. */
+static void counter_add(struct vm_counters *vm, const char *name, uint64_t value, uint32_t flags)
 {
 	unsigned i;
 
@@ -57,6 +58,7 @@ static void counter_add(struct vm_counters *vm, const char *name, uint64_t value
 		return;
 	snprintf(vm->counter[i].name, MAX_NAME, "%s", name);
 	vm->counter[i].value = value;
+	vm->counter[i].flags = flags;
 	vm->count++;
 }
 
@@ -130,7 +132,7 @@ static bool read_area(int fd, struct vm_counters **list)
 		d.name[header.name_size - 1] = 0;
 		if (pread(fd, &value, sizeof(value), (off_t)header.data_offset + d.desc.offset) != sizeof(value))
 			return true;
-		counter_add(vm, d.name, value);
+		counter_add(vm, d.name, value, d.desc.flags);
 	}
 	return true;
 }
@@ -226,7 +228,7 @@ static bool read_debugfs(pid_t only, struct vm_counters **list)
 			if (!strncmp(file->d_name, "vcpu", 4))
 				vm->vcpus++;
 			else if (file->d_name[0] != '.' && read_file_u64(dirfd(dir), file->d_name, &value))
-				counter_add(vm, file->d_name, value);
+				counter_add(vm, file->d_name, value, 0);
 		}
 		closedir(dir);
 	}
@@ -267,6 +269,17 @@ static uint64_t value_in(const struct vm_counters *vm, const char *name)
 	return 0;
 }
 
+/* How fast a counter goes: time, which is in nanoseconds, as a share of one CPU's. What is not cumulative has no rate. */
+static void print_rate(uint32_t flags, uint64_t more, double seconds)
+{
+	if ((flags & KVM_STATS_TYPE_MASK) != KVM_STATS_TYPE_CUMULATIVE)
+		return;
+	if ((flags & KVM_STATS_UNIT_MASK) == KVM_STATS_UNIT_SECONDS)
+		printf(" %14.1f%%", (double)more / seconds / 1e7);
+	else
+		printf(" %14.1f/s", (double)more / seconds);
+}
+
 /* @old: the former reading, NULL for totals. @seconds: between the two. */
 static void print(const struct vm_counters *list, struct vm_counters *old, double seconds)
 {
@@ -285,7 +298,7 @@ static void print(const struct vm_counters *list, struct vm_counters *old, doubl
 				continue;
 			printf("  %-24s %16" PRIu64, list->counter[i].name, value);
 			if (before)
-				printf(" %14.1f/s", (double)(value >= was ? value - was : 0) / seconds);
+				print_rate(list->counter[i].flags, value >= was ? value - was : 0, seconds);
 			putchar('\n');
 		}
 	}

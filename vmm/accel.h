@@ -20,6 +20,11 @@ struct accel {
 	int (*ioctl)(int fd, unsigned long request, unsigned long argument);
 	void *(*mmap)(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
 	int (*close)(int fd);
+	/*
+	 * "name=value", commas in the value doubled; on failure a text in @error. NULL: there is
+	 * nothing to set.
+	 */
+	int (*set_options)(const char *text, char *error, size_t size);
 };
 
 extern const struct accel accel_lite, accel_kvm;
@@ -36,6 +41,13 @@ int accel_open(struct machine *m, const char *name, struct error *err);
  * Creates and destroys a VM.
  */
 int accel_probe(const struct accel *a, struct error *err);
+
+/**
+ * Gives @a the option @name, before accel_open(). -ENOTSUP when it has none, -EINVAL or what else
+ * is wrong, with text.
+ */
+int accel_set_option(const struct accel *a, const char *name, const char *value,
+		     struct error *err);
 
 /** ioctl by m->accel; the result, or a negative errno. Any thread. */
 int accel_ioctl(const struct machine *m, int fd, unsigned long request, void *argument);

@@ -247,6 +247,10 @@ static int build(struct machine *m, struct error *err)
 	r = boot_load(m, err);
 	if (!r)
 		r = accel_open(m, m->config.accel ? m->config.accel : "auto", err);
+	if (!r && m->config.log && !m->accel->set_options)
+		r = error_set(err, -EINVAL, "-d %s: the accelerator %s has no such log; "
+			      "-accel lite has",
+			      m->config.log, m->accel->name);
 	if (r < 0)
 		return r;
 	r = create_vm(m, err);
@@ -329,6 +333,7 @@ void machine_config_free(struct machine_config *c)
 	char **strings[] = {
 		&c->name,	    &c->kernel,		&c->initrd,
 		&c->append,	    &c->accel,		&c->cpu,
+		&c->log,
 		&c->pidfile,	    &c->uuid,		&c->smbios_manufacturer,
 		&c->smbios_product, &c->smbios_version, &c->smbios_serial,
 		&c->smbios_sku,	    &c->smbios_family,	&c->debugcon,

@@ -37,6 +37,7 @@ struct machine_config {
 		*smbios_family;
 	char *serial[SERIAL_PORTS]; /* back ends of COM1 to COM4; "none": no port */
 	char *debugcon, *monitor;
+	char *log;	/* items of -d, or NULL: the accelerator has to have a log */
 	u64 ram;	/* bytes */
 	char *ram_text; /* as it was given, or NULL */
 	u32 cpus, sockets, cores, threads;

@@ -2,11 +2,20 @@
  * The main loop: descriptors by epoll, timers by the wait's timeout, bottom halves by an eventfd.
  */
 #include "vmm/mainloop.h"
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
 #define EVENTS_AT_ONCE 32
+
+/*
+ * To wake a thread takes tens of microseconds, and who does it for a doorbell is a vCPU, perhaps with a lock of its guest's.
+ * So while things happen at short intervals the loop looks for the next one before it sleeps. It stops looking when that
+ * has kept others from the processor.
+ */
+#define POLL_NS	     50000
+#define POLL_SHARED_NS 20000 /* between two looks, somebody else ran */
 
 static void drain_wake(struct loop_fd *f, u32 events)
 {
@@ -320,11 +329,32 @@ static void run_fds(struct loop *loop, struct epoll_event *events, int count)
 	}
 }
 
+/* epoll_pwait2() for @timeout ns, -1: forever; looking first if the last waits were short. */
+static int wait_for(struct loop *loop, struct epoll_event *events, s64 timeout)
+{
+	struct timespec ts = { .tv_sec = timeout / NS_PER_SEC, .tv_nsec = timeout % NS_PER_SEC };
+	s64 start = now_ns(), last, now = start;
+	int n = 0;
+
+	if (loop->busy && (timeout < 0 || timeout > POLL_NS)) {
+		do {
+			last = now;
+			n = epoll_wait(loop->epoll_fd, events, EVENTS_AT_ONCE, 0);
+			if (n)
+				return n;
+			sched_yield();
+			now = now_ns();
+		} while (now - last < POLL_SHARED_NS && now - start < POLL_NS);
+	}
+	n = epoll_pwait2(loop->epoll_fd, events, EVENTS_AT_ONCE, timeout < 0 ? NULL : &ts, NULL);
+	loop->busy = now_ns() - start < 2 * POLL_NS;
+	return n;
+}
+
 void loop_step(struct loop *loop, bool wait)
 {
 	struct epoll_event events[EVENTS_AT_ONCE];
 	struct list *pos, *next;
-	struct timespec ts;
 	s64 timeout;
 	int n;
 
@@ -336,8 +366,7 @@ void loop_step(struct loop *loop, bool wait)
 	pthread_mutex_unlock(loop->lock);
 	if (!wait)
 		timeout = 0;
-	ts = (struct timespec){ .tv_sec = timeout / NS_PER_SEC, .tv_nsec = timeout % NS_PER_SEC };
-	n = epoll_pwait2(loop->epoll_fd, events, EVENTS_AT_ONCE, timeout < 0 ? NULL : &ts, NULL);
+	n = wait_for(loop, events, timeout);
 
 	pthread_mutex_lock(loop->lock);
 	run_fds(loop, events, MAX(n, 0));

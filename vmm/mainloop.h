@@ -75,6 +75,7 @@ struct loop {
 	pthread_mutex_t *lock; /* the machine lock */
 	bool vm_running;
 	s64 vm_offset; /* running: host = vm + offset; stopped: the VM's time */
+	bool busy; /* the last wait was short */
 	bool quit;
 };
 

@@ -81,6 +81,27 @@ static inline void put_le64(void *p, u64 v)
 	memcpy(p, &v, sizeof(v));
 }
 
+/* Big-endian ones, as in the headers of the Internet. */
+static inline u16 get_be16(const void *p)
+{
+	return __builtin_bswap16(get_le16(p));
+}
+
+static inline u32 get_be32(const void *p)
+{
+	return __builtin_bswap32(get_le32(p));
+}
+
+static inline void put_be16(void *p, u16 v)
+{
+	put_le16(p, __builtin_bswap16(v));
+}
+
+static inline void put_be32(void *p, u32 v)
+{
+	put_le32(p, __builtin_bswap32(v));
+}
+
 /* A circular, doubly linked list; the head is a node that belongs to no element. */
 struct list {
 	struct list *next, *prev;

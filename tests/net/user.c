@@ -23,10 +23,25 @@ static size_t got_bytes;
 static bool room = true;
 static bool (*wanted)(const u8 *frame, size_t bytes);
 
-static bool receive(struct net_front *f, const u8 *frame, size_t bytes)
+/* Of TCP's data, since somebody put them to 0. */
+static size_t data_bytes, data_frames, data_largest;
+static u16 data_segment;
+
+static void count_data(const u8 *frame, size_t bytes, const struct net_gso *gso)
+{
+	if (bytes <= 54 || frame[12] != 8 || frame[23] != 6 || bytes <= 34 + frame[46] / 16 * 4)
+		return;
+	data_bytes += bytes - 34 - frame[46] / 16 * 4;
+	data_frames++;
+	data_largest = MAX(data_largest, bytes);
+	data_segment = gso->size;
+}
+
+static bool receive(struct net_front *f, const u8 *frame, size_t bytes, const struct net_gso *gso)
 {
 	if (!room)
 		return false;
+	count_data(frame, bytes, gso);
 	if (!got_bytes && bytes <= sizeof(got) && wanted && wanted(frame, bytes)) {
 		memcpy(got, frame, bytes);
 		got_bytes = bytes;
@@ -60,28 +75,6 @@ static void forget(bool (*want)(const u8 *frame, size_t bytes))
 	wanted = want;
 }
 
-static u16 get16(const u8 *p)
-{
-	return p[0] << 8 | p[1];
-}
-
-static u32 get32(const u8 *p)
-{
-	return (u32)get16(p) << 16 | get16(p + 2);
-}
-
-static void put16(u8 *p, u16 v)
-{
-	p[0] = v >> 8;
-	p[1] = v;
-}
-
-static void put32(u8 *p, u32 v)
-{
-	put16(p, v >> 16);
-	put16(p + 2, v);
-}
-
 static u16 checksum(const u8 *p, size_t bytes, u32 sum)
 {
 	for (size_t i = 0; i < bytes; i++)
@@ -94,19 +87,20 @@ static u16 checksum(const u8 *p, size_t bytes, u32 sum)
 static void send_ip(const u8 *to_mac, u32 from, u32 to, u8 protocol, const u8 *payload,
 		    size_t bytes)
 {
-	u8 frame[1600] = { 0 };
+	static u8 frame[34 + 32768];
 	u8 *ip = frame + 14;
 
 	memcpy(frame, to_mac, 6);
 	memcpy(frame + 6, own_mac, 6);
-	put16(frame + 12, 0x0800);
+	put_be16(frame + 12, 0x0800);
+	memset(ip, 0, 20);
 	ip[0] = 0x45;
-	put16(ip + 2, 20 + bytes);
+	put_be16(ip + 2, 20 + bytes);
 	ip[8] = 64;
 	ip[9] = protocol;
-	put32(ip + 12, from);
-	put32(ip + 16, to);
-	put16(ip + 10, checksum(ip, 20, 0));
+	put_be32(ip + 12, from);
+	put_be32(ip + 16, to);
+	put_be16(ip + 10, checksum(ip, 20, 0));
 	memcpy(ip + 20, payload, bytes);
 	netdev_send(&front, frame, 34 + bytes);
 }
@@ -116,8 +110,8 @@ static void send_ip(const u8 *to_mac, u32 from, u32 to, u8 protocol, const u8 *p
 
 static bool is_dhcp(const u8 *f, size_t bytes)
 {
-	return bytes >= 14 + 20 + 8 + 244 && get16(f + 12) == 0x0800 && f[23] == 17 &&
-	       get16(f + 36) == 68;
+	return bytes >= 14 + 20 + 8 + 244 && get_be16(f + 12) == 0x0800 && f[23] == 17 &&
+	       get_be16(f + 36) == 68;
 }
 
 static void send_dhcp(u8 type, u32 request)
@@ -126,15 +120,15 @@ static void send_dhcp(u8 type, u32 request)
 	u8 udp[8 + 300] = { 0 };
 	u8 *dhcp = udp + 8, *option = dhcp + 236;
 
-	put16(udp, 68);
-	put16(udp + 2, 67);
-	put16(udp + 4, sizeof(udp));
+	put_be16(udp, 68);
+	put_be16(udp + 2, 67);
+	put_be16(udp + 4, sizeof(udp));
 	dhcp[0] = 1;
 	dhcp[1] = 1;
 	dhcp[2] = 6;
-	put32(dhcp + 4, 0x12345678);
+	put_be32(dhcp + 4, 0x12345678);
 	memcpy(dhcp + 28, own_mac, 6);
-	put32(option, 0x63825363);
+	put_be32(option, 0x63825363);
 	option += 4;
 	*option++ = 53;
 	*option++ = 1;
@@ -142,7 +136,7 @@ static void send_dhcp(u8 type, u32 request)
 	if (request) {
 		*option++ = 50;
 		*option++ = 4;
-		put32(option, request);
+		put_be32(option, request);
 		option += 4;
 	}
 	*option = 255;
@@ -160,7 +154,7 @@ static u32 dhcp_option(u8 code)
 			continue;
 		}
 		if (*p == code)
-			return p[1] >= 4 ? get32(p + 2) : p[2];
+			return p[1] >= 4 ? get_be32(p + 2) : p[2];
 		p += 2 + p[1];
 	}
 	return 0;
@@ -171,7 +165,7 @@ static void test_dhcp(void)
 	forget(is_dhcp);
 	send_dhcp(1, 0);
 	tap_ok(expect(is_dhcp) && dhcp_option(53) == 2, "DHCP offers an address");
-	own_ip = get32(got + 42 + 16);
+	own_ip = get_be32(got + 42 + 16);
 	tap_ok(own_ip == 0x0a00020f, "it is 10.0.2.15");
 	tap_ok(dhcp_option(3) == 0x0a000202 && dhcp_option(6) == 0x0a000203 &&
 		       dhcp_option(1) == 0xffffff00,
@@ -187,7 +181,7 @@ static void test_dhcp(void)
 
 static bool is_arp_reply(const u8 *f, size_t bytes)
 {
-	return bytes >= 42 && get16(f + 12) == 0x0806 && get16(f + 20) == 2;
+	return bytes >= 42 && get_be16(f + 12) == 0x0806 && get_be16(f + 20) == 2;
 }
 
 static void send_arp(u16 operation, const u8 *to, u32 to_ip)
@@ -196,16 +190,16 @@ static void send_arp(u16 operation, const u8 *to, u32 to_ip)
 
 	memcpy(frame, to, 6);
 	memcpy(frame + 6, own_mac, 6);
-	put16(frame + 12, 0x0806);
-	put16(frame + 14, 1);
-	put16(frame + 16, 0x0800);
+	put_be16(frame + 12, 0x0806);
+	put_be16(frame + 14, 1);
+	put_be16(frame + 16, 0x0800);
 	frame[18] = 6;
 	frame[19] = 4;
-	put16(frame + 20, operation);
+	put_be16(frame + 20, operation);
 	memcpy(frame + 22, own_mac, 6);
-	put32(frame + 28, own_ip);
+	put_be32(frame + 28, own_ip);
 	memcpy(frame + 32, to, 6);
-	put32(frame + 38, to_ip);
+	put_be32(frame + 38, to_ip);
 	netdev_send(&front, frame, sizeof(frame));
 }
 
@@ -215,7 +209,7 @@ static void test_arp(void)
 
 	forget(is_arp_reply);
 	send_arp(1, broadcast, router_ip);
-	tap_ok(expect(is_arp_reply) && get32(got + 28) == router_ip, "ARP finds the router");
+	tap_ok(expect(is_arp_reply) && get_be32(got + 28) == router_ip, "ARP finds the router");
 	memcpy(router_mac, got + 22, 6);
 }
 
@@ -231,7 +225,7 @@ static u32 peer_ip, sequence, acknowledge;
 
 static bool is_tcp(const u8 *f, size_t bytes)
 {
-	return bytes >= 54 && get16(f + 12) == 0x0800 && f[23] == 6 && get16(f + 36) == guest_port;
+	return bytes >= 54 && get_be16(f + 12) == 0x0800 && f[23] == 6 && get_be16(f + 36) == guest_port;
 }
 
 static const u8 *tcp_data(size_t *bytes)
@@ -239,13 +233,13 @@ static const u8 *tcp_data(size_t *bytes)
 	const u8 *tcp = got + 34;
 	size_t header = (tcp[12] >> 4) * 4;
 
-	*bytes = get16(got + 16) - 20 - header;
+	*bytes = get_be16(got + 16) - 20 - header;
 	return tcp + header;
 }
 
 static bool is_tcp_data(const u8 *f, size_t bytes)
 {
-	return is_tcp(f, bytes) && get16(f + 16) > 20u + (f[46] >> 4) * 4;
+	return is_tcp(f, bytes) && get_be16(f + 16) > 20u + (f[46] >> 4) * 4;
 }
 
 static bool is_syn_ack(const u8 *f, size_t bytes)
@@ -260,24 +254,28 @@ static bool is_syn(const u8 *f, size_t bytes)
 
 static void send_tcp(u8 flags, const void *data, size_t bytes)
 {
-	u8 segment[1400] = { 0 };
+	static u8 segment[32768];
 	u8 pseudo[12] = { 0 };
+	unsigned options = flags & SYN ? 4 : 0;
 
-	put16(segment, guest_port);
-	put16(segment + 2, peer_port);
-	put32(segment + 4, sequence);
-	put32(segment + 8, acknowledge);
-	segment[12] = 5 << 4;
+	put_be16(segment, guest_port);
+	put_be16(segment + 2, peer_port);
+	put_be32(segment + 4, sequence);
+	put_be32(segment + 8, acknowledge);
+	segment[12] = (20 + options) / 4 << 4;
 	segment[13] = flags;
-	put16(segment + 14, 32768);
-	memcpy(segment + 20, data, bytes);
-	put32(pseudo, own_ip);
-	put32(pseudo + 4, peer_ip);
+	put_be16(segment + 14, 32768);
+	put_be16(segment + 16, 0);
+	put_be32(segment + 20, 0x020405b4); /* MSS 1460 */
+	memcpy(segment + 20 + options, data, bytes);
+	bytes += options;
+	put_be32(pseudo, own_ip);
+	put_be32(pseudo + 4, peer_ip);
 	pseudo[9] = 6;
-	put16(pseudo + 10, 20 + bytes);
-	put16(segment + 16, checksum(segment, 20 + bytes, (u16)~checksum(pseudo, 12, 0)));
+	put_be16(pseudo + 10, 20 + bytes);
+	put_be16(segment + 16, checksum(segment, 20 + bytes, (u16)~checksum(pseudo, 12, 0)));
 	send_ip(router_mac, own_ip, peer_ip, 6, segment, 20 + bytes);
-	sequence += bytes + !!(flags & (SYN | FIN));
+	sequence += bytes - options + !!(flags & (SYN | FIN));
 }
 
 static int listen_on_loopback(u16 *port)
@@ -326,9 +324,9 @@ static void test_forward(u16 port)
 	       "a forwarded port takes connections");
 	if (!tap_ok(expect(is_syn), "the guest gets a SYN"))
 		return;
-	peer_ip = get32(got + 26);
-	peer_port = get16(got + 34);
-	acknowledge = get32(got + 38) + 1;
+	peer_ip = get_be32(got + 26);
+	peer_port = get_be16(got + 34);
+	acknowledge = get_be32(got + 38) + 1;
 	sequence = 1000;
 	send_tcp(SYN | ACK, "", 0);
 	forget(is_tcp_data);
@@ -363,7 +361,7 @@ static void test_outgoing(void)
 	send_tcp(SYN, "", 0);
 	if (!tap_ok(expect(is_syn_ack), "10.0.2.2 is the host's loopback"))
 		return;
-	acknowledge = get32(got + 38) + 1;
+	acknowledge = get_be32(got + 38) + 1;
 	send_tcp(ACK, "GET /", 5);
 	poll(&p, 1, 1000);
 	fd = accept(listener, NULL, NULL);
@@ -375,6 +373,51 @@ static void test_outgoing(void)
 	tap_ok(expect(is_tcp_data), "the guest gets the answer");
 	data = tcp_data(&bytes);
 	tap_ok(bytes == 6 && !memcmp(data, "200 OK", 6), "as it was sent");
+	close(fd);
+	close(listener);
+}
+
+/* 20,000 bytes in each direction, of which a guest of an MTU of 1500 takes large segments, or does not. */
+static void test_large(unsigned types, u16 from)
+{
+	static u8 data[20000];
+	static char back[20000];
+	const char *what = types ? "a guest that takes large segments" : "a guest that does not";
+	struct pollfd p;
+	u16 port;
+	int listener = listen_on_loopback(&port), fd;
+
+	for (unsigned i = 0; i < sizeof(data); i++)
+		data[i] = i * 7 + i / 256;
+	front.gso_types = types;
+	guest_port = from;
+	peer_port = port;
+	peer_ip = router_ip;
+	sequence = 7000;
+	acknowledge = 0;
+	forget(is_syn_ack);
+	send_tcp(SYN, "", 0);
+	if (!tap_ok(expect(is_syn_ack), "%s connects", what))
+		return;
+	acknowledge = get_be32(got + 38) + 1;
+	send_tcp(ACK, data, sizeof(data));
+	p = (struct pollfd){ listener, POLLIN, 0 };
+	poll(&p, 1, 1000);
+	fd = accept(listener, NULL, NULL);
+	tap_ok(fd >= 0 && read_within(fd, back, sizeof(back)) && !memcmp(back, data, sizeof(data)),
+	       "%s sends 20000 bytes in one frame", what);
+	data_bytes = data_frames = data_largest = 0;
+	if (write(fd, data, sizeof(data)) != sizeof(data))
+		tap_diag("write: %s", strerror(errno));
+	for (unsigned i = 0; i < 1000 && data_bytes < sizeof(data); i++)
+		go_round(i > 10);
+	if (!tap_ok(data_bytes == sizeof(data) && (types ? data_frames == 1 && data_segment == 1460
+							 : data_frames == 14 && data_largest == 1514),
+		    "%s gets 20000 in %s", what, types ? "one" : "14"))
+		tap_diag("%zu bytes in %zu frames of at most %zu", data_bytes, data_frames, data_largest);
+	acknowledge += sizeof(data);
+	send_tcp(ACK, "", 0);
+	front.gso_types = 0;
 	close(fd);
 	close(listener);
 }
@@ -434,12 +477,12 @@ static void test_nonsense(void)
 		memcpy(frame, router_mac, 6);
 		/* Half of them as IPv4, ARP or IPv6, so that they are looked at. */
 		if (i % 2) {
-			put16(frame + 12, i % 4 == 1 ? 0x0800 : i % 8 == 3 ? 0x0806 : 0x86dd);
+			put_be16(frame + 12, i % 4 == 1 ? 0x0800 : i % 8 == 3 ? 0x0806 : 0x86dd);
 			frame[14] = i % 4 == 1 ? 0x45 : frame[14];
 		}
 		/* Not to anywhere outside. */
 		if (bytes > 34)
-			put32(frame + 30, router_ip);
+			put_be32(frame + 30, router_ip);
 		netdev_send(&front, frame, bytes);
 	}
 	go_round(0);
@@ -503,6 +546,8 @@ int main(void)
 	test_arp();
 	test_forward(forwarded);
 	test_outgoing();
+	test_large(0, 40001);
+	test_large(NET_GSO_TCP4, 40002);
 	test_room();
 	test_nonsense();
 	netdev_close_all(&m);

@@ -549,6 +549,114 @@ static bool net_receives(enum pci_mode mode, unsigned buffer, size_t bytes, u64 
 	       (net_header() == 10 || get_le16(got + 10) == count) && !n->held_bytes;
 }
 
+/* A large segment, of 30 buffers or of one. */
+static bool net_receives_large(enum pci_mode mode, u64 without)
+{
+	static const struct net_gso gso = { .type = NET_GSO_TCP4, .size = 1460, .tcp = 34, .headers = 54 };
+	const u64 tso = 1ull << VIRTIO_NET_F_GUEST_TSO4, mrg = 1ull << VIRTIO_NET_F_MRG_RXBUF;
+	struct netdev *n = netdev_find(&g.m, "n0");
+	unsigned each = without & mrg ? 32768 : 1024, count = 0;
+	u64 memory = guest_alloc(&g, 2 * 32768);
+	static u8 frame[30000], got[32768];
+	struct virtio_net_hdr_mrg_rxbuf h = { 0 };
+	size_t total = 0;
+	u16 id;
+	u32 written;
+
+	if (!pci_init(&p, mode, without))
+		return false;
+	if (without & tso || without & 1ull << VIRTIO_NET_F_GUEST_CSUM)
+		return !(netdev_gso_types(n) & NET_GSO_TCP4);
+	if (!(netdev_gso_types(n) & NET_GSO_TCP4))
+		return false;
+	for (unsigned i = 0; i < sizeof(frame); i++)
+		frame[i] = i * 3 + i / 256;
+	for (unsigned i = 0; i < 2 * 32768 / each; i++) {
+		struct segment s = { memory + each * i, each, true };
+
+		ring_add(&p.ring[0], &s, 1, false);
+	}
+	pci_kick(&p, 0);
+	netdev_deliver_gso(n, frame, sizeof(frame), &gso);
+	while (ring_used(&p.ring[0], &id, &written) && total + written <= sizeof(got)) {
+		memcpy(got + total, guest_ptr(&g, memory + each * count++), written);
+		total += written;
+	}
+	memcpy(&h, got, net_header());
+	return total == sizeof(frame) + net_header() && !memcmp(got + net_header(), frame, sizeof(frame)) &&
+	       h.hdr.flags == VIRTIO_NET_HDR_F_NEEDS_CSUM && h.hdr.gso_type == VIRTIO_NET_HDR_GSO_TCPV4 &&
+	       h.hdr.hdr_len == 54 && h.hdr.gso_size == 1460 && h.hdr.csum_start == 34 && h.hdr.csum_offset == 16 &&
+	       (net_header() == 10 || h.num_buffers == count);
+}
+
+/* A driver whose buffers cannot hold what it asked for gets small segments from then on. */
+static bool net_small_buffers(void)
+{
+	static const struct net_gso gso = { .type = NET_GSO_TCP6, .size = 1440, .tcp = 54, .headers = 74 };
+	struct netdev *n = netdev_find(&g.m, "n0");
+	static u8 frame[30000];
+	struct segment s = { guest_alloc(&g, 4096), 2048, true };
+	u16 id;
+	u32 written;
+
+	if (!pci_init(&p, PCI_MODERN, 1ull << VIRTIO_NET_F_MRG_RXBUF))
+		return false;
+	ring_add(&p.ring[0], &s, 1, false);
+	pci_kick(&p, 0);
+	netdev_deliver_gso(n, frame, sizeof(frame), &gso);
+	if (n->held_bytes || netdev_gso_types(n) || ring_used(&p.ring[0], &id, &written))
+		return false;
+	netdev_deliver(n, frame, 1000);
+	return ring_used(&p.ring[0], &id, &written) && pci_init(&p, PCI_MODERN, 0) && netdev_gso_types(n);
+}
+
+/* What is sent with a header of the driver's making. */
+static const struct {
+	const char *name;
+	u64 without;
+	struct virtio_net_hdr header;
+	bool goes;
+	u16 sum; /* at 40, of the 60 bytes from 20 on, which are 0x0101 with 0x1234 there */
+} sendings[] = {
+	{ "a checksum is completed", 0, { 1, 0, 0, 0, 20, 20 }, true, 0xd0ae },
+	{ "not when that was not agreed upon", 1ull << VIRTIO_NET_F_CSUM, { 1, 0, 0, 0, 20, 20 }, false, 0 },
+	{ "nor behind the end", 0, { 1, 0, 0, 0, 20, 59 }, false, 0 },
+	{ "nor far behind it", 0, { 1, 0, 0, 0, 0xffff, 0xffff }, false, 0 },
+	{ "nor where it would begin there", 0, { 1, 0, 0, 0, 0xffff, 0 }, false, 0 },
+	{ "a large segment of IPv4", 0, { 1, 1, 54, 10, 20, 20 }, true, 0xd0ae },
+	{ "of IPv6", 0, { 1, 4, 54, 10, 20, 20 }, true, 0xd0ae },
+	{ "not without checksum", 0, { 0, 1, 54, 10, 20, 20 }, false, 0 },
+	{ "not of IPv4 unless agreed upon", 1ull << VIRTIO_NET_F_HOST_TSO4, { 1, 1, 54, 10, 20, 20 }, false, 0 },
+	{ "not of IPv6 unless agreed upon", 1ull << VIRTIO_NET_F_HOST_TSO6, { 1, 4, 54, 10, 20, 20 }, false, 0 },
+	{ "nothing of UDP", 0, { 1, 3, 42, 10, 20, 20 }, false, 0 },
+	{ "nothing with ECN", 0, { 1, 0x81, 54, 10, 20, 20 }, false, 0 },
+};
+
+static bool net_sends_header(unsigned i)
+{
+	u64 page = guest_alloc(&g, 4096);
+	struct segment s[] = { { page, 12, false }, { page + 64, 80, false } };
+	size_t before = sent_frames;
+	u16 id;
+	u32 bytes;
+
+	if (!pci_init(&p, PCI_MODERN, sendings[i].without))
+		return false;
+	memset(guest_ptr(&g, page), 0, 64);
+	memset(guest_ptr(&g, page + 64), 1, 80);
+	memcpy(guest_ptr(&g, page), &sendings[i].header, sizeof(sendings[i].header));
+	put_le16(guest_ptr(&g, page + 64) + 40, 0x1234);
+	ring_add(&p.ring[1], s, 2, false);
+	pci_kick(&p, 1);
+	if (!pci_wait(&p, 1, &id, &bytes) || p.v->vdev.broken)
+		return false;
+	if (!sendings[i].goes)
+		return sent_frames == before;
+	if (get_le16(sent + 40) != sendings[i].sum)
+		tap_diag("the checksum is 0x%04x", get_le16(sent + 40));
+	return sent_frames == before + 1 && sent_bytes == 80 && get_le16(sent + 40) == sendings[i].sum;
+}
+
 static int net_command(u8 class, u8 command, const void *data, u32 bytes)
 {
 	u64 page = guest_alloc(&g, 4096);
@@ -648,6 +756,10 @@ static const struct {
 	  {},
 	  0,
 	  1 },
+	{ "offloads are turned off", VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, { 1 << VIRTIO_NET_F_GUEST_CSUM }, 8, 0 },
+	{ "one that does not exist is refused", VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, { 1 << VIRTIO_NET_F_CSUM }, 8, 1 },
+	{ "half of a set of offloads is refused", VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, { 0 }, 4, 1 },
+	{ "an unknown command for offloads is refused", VIRTIO_NET_CTRL_GUEST_OFFLOADS, 1, { 0 }, 8, 1 },
 	{ "an unknown class is refused", 200, 0, { 1 }, 1, 1 },
 };
 
@@ -670,6 +782,18 @@ static void test_net(void)
 		tap_ok(net_receives(mode, 2048, 1514, 1ull << VIRTIO_NET_F_MRG_RXBUF),
 		       "net, %s: a frame is received without merging", mode_names[mode]);
 	}
+	for (enum pci_mode mode = PCI_MODERN; mode <= PCI_LEGACY; mode++) {
+		tap_ok(net_receives_large(mode, 0), "net, %s: a large segment is received", mode_names[mode]);
+		tap_ok(net_receives_large(mode, 1ull << VIRTIO_NET_F_MRG_RXBUF),
+		       "net, %s: a large segment is received without merging", mode_names[mode]);
+		tap_ok(net_receives_large(mode, 1ull << VIRTIO_NET_F_GUEST_TSO4),
+		       "net, %s: none unless agreed upon", mode_names[mode]);
+		tap_ok(net_receives_large(mode, 1ull << VIRTIO_NET_F_GUEST_CSUM),
+		       "net, %s: none without partial checksums", mode_names[mode]);
+	}
+	tap_ok(net_small_buffers(), "net: buffers that are too small for large segments");
+	for (unsigned i = 0; i < ARRAY_SIZE(sendings); i++)
+		tap_ok(net_sends_header(i), "net: %s", sendings[i].name);
 	tap_ok(net_filters(), "net: the receive filter");
 	pci_init(&p, PCI_MODERN, 0);
 	for (unsigned i = 0; i < ARRAY_SIZE(net_commands); i++)
@@ -678,6 +802,7 @@ static void test_net(void)
 				   net_commands[i].bytes) == net_commands[i].answer,
 		       "net: %s", net_commands[i].name);
 	tap_ok(pci_config(&p, 5, 1) == 9, "net: the address that was set is read");
+	tap_ok(!netdev_gso_types(netdev_find(&g.m, "n0")), "net: an offload that was turned off is off");
 	netdev_set_link(&g.m, "n0", false, &err);
 	tap_ok((pci_config(&p, 6, 2) & 1) == 0 && common_get(&p, 0x1000, 1) & 2,
 	       "net: a pulled cable is told");

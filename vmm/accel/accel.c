@@ -3,6 +3,7 @@
 #include "vmm/machine.h"
 #include <linux/kvm.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -25,6 +26,27 @@ const struct accel accel_kvm = {
 	.mmap = mmap,
 	.close = close,
 };
+
+int accel_set_option(const struct accel *a, const char *name, const char *value,
+		     struct error *err)
+{
+	char *text, *to, why[sizeof(err->text)];
+	int r;
+
+	if (!a->set_options)
+		return error_set(err, -ENOTSUP, "%s: the accelerator %s has no such property",
+				 name, a->name);
+	text = xzalloc(strlen(name) + 2 * strlen(value) + 2);
+	to = stpcpy(stpcpy(text, name), "=");
+	for (; *value; value++) {
+		*to++ = *value;
+		if (*value == ',')
+			*to++ = ',';
+	}
+	r = a->set_options(text, why, sizeof(why));
+	free(text);
+	return r < 0 ? error_set(err, -errno, "%s", why) : 0;
+}
 
 int accel_ioctl_value(const struct machine *m, int fd, unsigned long request,
 		      unsigned long argument)

@@ -20,4 +20,5 @@ const struct accel accel_lite = {
 	.ioctl = lite_ioctl,
 	.mmap = trine_mmap,
 	.close = trine_close,
+	.set_options = trine_set_options,
 };

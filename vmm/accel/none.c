@@ -1,5 +1,6 @@
 /* The lite accelerator of a build without libtrine: it says so. */
 #include "vmm/accel.h"
+#include <stdio.h>
 #include <sys/mman.h>
 
 static int none_open(void)
@@ -26,6 +27,13 @@ static int none_close(int fd)
 	return -1;
 }
 
+static int none_set_options(const char *text, char *error, size_t size)
+{
+	snprintf(error, size, "the accelerator lite is not in this build");
+	errno = ENOSYS;
+	return -1;
+}
+
 const struct accel accel_lite = {
 	.name = "lite",
 	.description = "not in this build",
@@ -33,4 +41,5 @@ const struct accel accel_lite = {
 	.ioctl = none_ioctl,
 	.mmap = none_mmap,
 	.close = none_close,
+	.set_options = none_set_options,
 };

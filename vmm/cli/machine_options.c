@@ -119,7 +119,12 @@ static int accel_help(void)
 	printf("auto  kvm if a probe guest shows that /dev/kvm runs at native speed, else lite "
 	       "(default)\n"
 	       "kvm   %s\n"
-	       "lite  %s\n",
+	       "lite  %s; properties:\n"
+	       "      engine=auto|interp|jit  what runs guest code: interpreter, translator\n"
+	       "      lockstep=on|off|N       the interpreter checks every (Nth) translated block\n"
+	       "      windows=on|off|eager    guest pages may be mapped at a fixed distance\n"
+	       "      cache=MIB               translated code, at most\n"
+	       "      verify=on|off|abort     translated code is checked before it runs\n",
 	       accel_kvm.description, accel_lite.description);
 	return CLI_DONE;
 }
@@ -131,6 +136,33 @@ static int set_accel(struct machine *m, const char *name, struct error *err)
 				 "%s: no such accelerator; there are lite, kvm and auto", name);
 	set(&m->config.accel, name);
 	return 0;
+}
+
+static int accel_properties(const char *accel, struct opts *o, struct error *err)
+{
+	static const char *const names[] = { "engine", "lockstep", "windows", "cache", "verify" };
+	const struct opt *opt;
+	unsigned i, k;
+	int r = 0;
+
+	for (i = 0; !r && i < o->count; i++) {
+		opt = &o->opt[i];
+		if (!strcmp(opt->key, "accel"))
+			continue;
+		if (strcmp(accel, "lite"))
+			return error_set(err, -EINVAL,
+					 "%s: accelerator %s has no properties; lite has", opt->key,
+					 accel);
+		for (k = 0; k < ARRAY_SIZE(names) && strcmp(opt->key, names[k]); k++)
+			;
+		if (k == ARRAY_SIZE(names))
+			return error_set(err, -EINVAL,
+					 "%s: accelerator lite has no such property; there are "
+					 "engine, lockstep, windows, cache and verify",
+					 opt->key);
+		r = accel_set_option(&accel_lite, opt->key, opt->value, err);
+	}
+	return r;
 }
 
 static int option_accel(struct machine *m, const char *value, struct error *err)
@@ -147,9 +179,36 @@ static int option_accel(struct machine *m, const char *value, struct error *err)
 	name = opts_get(&o, "accel");
 	r = name ? set_accel(m, name, err) : error_set(err, -EINVAL, "which accelerator?");
 	if (!r)
-		r = opts_finish(&o, "accel", err);
+		r = accel_properties(name, &o, err);
 	opts_free(&o);
 	return r;
+}
+
+/* Commas between the items, as QEMU has them. */
+static int option_d(struct machine *m, const char *value, struct error *err)
+{
+	char *items, *p;
+	int r;
+
+	if (!strcmp(value, "help") || !strcmp(value, "?")) {
+		printf("in_asm   guest code that is translated\n"
+		       "out_asm  the code that it becomes\n"
+		       "exits    each return from guest code, and why\n");
+		return CLI_DONE;
+	}
+	items = xstrdup(value);
+	for (p = items; (p = strchr(p, ',')); p++)
+		*p = '+';
+	r = accel_set_option(&accel_lite, "log", items, err);
+	free(items);
+	if (!r)
+		set(&m->config.log, value);
+	return r;
+}
+
+static int option_log_file(struct machine *m, const char *value, struct error *err)
+{
+	return accel_set_option(&accel_lite, "logfile", value, err);
 }
 
 static int option_enable_kvm(struct machine *m, const char *value, struct error *err)
@@ -446,7 +505,10 @@ static const struct cli_option machine_options[] = {
 	{ "append", "TEXT", "its command line", option_append },
 	{ "cpu", "MODEL[,+FEATURE,-FEATURE]", "host (default) or max; help lists features",
 	  option_cpu },
-	{ "accel", "NAME", "lite, kvm or auto (default)", option_accel },
+	{ "accel", "NAME[,PROPERTY=VALUE...]", "lite, kvm or auto (default); help lists properties",
+	  option_accel },
+	{ "d", "ITEM[,ITEM...]", "logs what lite does; help lists the items", option_d },
+	{ "D", "FILE", "where -d goes, instead of standard error", option_log_file },
 	{ "machine", "TYPE[,accel=NAME]", "q35 (default)", option_machine },
 	{ "M", "TYPE", "the same as -machine", option_machine },
 	{ "enable-kvm", NULL, "the same as -accel kvm", option_enable_kvm },

@@ -170,6 +170,27 @@ static void info_qtree(struct monitor *mon, struct machine *m, const char *argum
 	}
 }
 
+/* As -d and -D; "none" ends it. */
+static void set_log(struct monitor *mon, struct machine *m, const char *arguments)
+{
+	struct error err = { "" };
+	char *items = xstrdup(arguments), *p;
+
+	for (p = items; (p = strchr(p, ',')); p++)
+		*p = '+';
+	if (accel_set_option(m->accel, "log", items, &err) < 0)
+		monitor_printf(mon, "%s\n", err.text);
+	free(items);
+}
+
+static void set_log_file(struct monitor *mon, struct machine *m, const char *arguments)
+{
+	struct error err = { "" };
+
+	if (accel_set_option(m->accel, "logfile", arguments, &err) < 0)
+		monitor_printf(mon, "%s\n", err.text);
+}
+
 static const struct monitor_command machine_commands[] = {
 	{ "quit", "", "end the machine", quit },
 	{ "stop", "", "stop the vCPUs", stop },
@@ -177,6 +198,8 @@ static const struct monitor_command machine_commands[] = {
 	{ "system_reset", "", "press the reset button", system_reset },
 	{ "system_powerdown", "", "press the power button", system_powerdown },
 	{ "nmi", "", "send an NMI to every vCPU", nmi },
+	{ "log", "ITEM[,ITEM...]|none", "what is logged: in_asm, out_asm, exits", set_log },
+	{ "logfile", "FILE", "where to", set_log_file },
 	{ "info status", "", "whether it runs", info_status },
 	{ "info version", "", "of the monitor and its accelerator", info_version },
 	{ "info name", "", "of the machine", info_name },

@@ -12,6 +12,7 @@
 
 struct held_frame {
 	struct list link;
+	struct net_gso gso;
 	size_t bytes;
 	u8 data[];
 };
@@ -239,23 +240,31 @@ void netdev_send(struct net_front *front, const u8 *frame, size_t bytes)
 		n->class->send(n, frame, bytes);
 }
 
-void netdev_deliver(struct netdev *n, const u8 *frame, size_t bytes)
+void netdev_deliver_gso(struct netdev *n, const u8 *frame, size_t bytes, const struct net_gso *gso)
 {
 	struct held_frame *held;
 
 	if (!n->front || !n->link_up || bytes > NET_FRAME_MAX)
 		return;
-	if (list_empty(&n->held) && n->front->receive(n->front, frame, bytes))
+	if (list_empty(&n->held) && n->front->receive(n->front, frame, bytes, gso))
 		return;
 	held = n->held_bytes + bytes <= NET_HELD_BYTES ? malloc(sizeof(*held) + bytes) : NULL;
 	if (!held) {
 		n->dropped++;
 		return;
 	}
+	held->gso = *gso;
 	held->bytes = bytes;
 	memcpy(held->data, frame, bytes);
 	list_add_tail(&n->held, &held->link);
 	n->held_bytes += bytes;
+}
+
+void netdev_deliver(struct netdev *n, const u8 *frame, size_t bytes)
+{
+	static const struct net_gso ordinary;
+
+	netdev_deliver_gso(n, frame, bytes, &ordinary);
 }
 
 void netdev_poke(struct net_front *front)
@@ -265,7 +274,7 @@ void netdev_poke(struct net_front *front)
 	while (n && !list_empty(&n->held)) {
 		struct held_frame *held = list_entry(n->held.next, struct held_frame, link);
 
-		if (!front->receive(front, held->data, held->bytes))
+		if (!front->receive(front, held->data, held->bytes, &held->gso))
 			return;
 		list_del(&held->link);
 		n->held_bytes -= held->bytes;

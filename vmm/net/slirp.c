@@ -13,7 +13,7 @@
  *its own, which the main loop watches as one descriptor.
  */
 #include "vmm/machine.h"
-#include "vmm/net/net.h"
+#include "vmm/net/segment.h"
 #include <arpa/inet.h>
 #include <poll.h>
 #include <slirp/libslirp.h>
@@ -25,6 +25,13 @@
 #define SEARCHES_MAX  16
 #define NS_PER_MS     1000000
 #define POLL_FDS_STEP 64
+
+/*
+ * The segments that libslirp's TCP makes. Without window scaling a guest's window is at most 64 KiB and usually 64,240: three
+ * such segments fill it, so that the guest has something to do while libslirp makes the next.
+ */
+#define LARGE_MSS 21413
+#define LARGE_MTU (LARGE_MSS + 40)
 
 struct slirp_net {
 	struct netdev netdev;
@@ -39,7 +46,7 @@ struct slirp_net {
 	} * watches;
 	int watch_room;
 	u64 round;
-	bool closing;
+	u8 piece[NET_FRAME_MAX];
 };
 
 struct slirp_timer {
@@ -52,11 +59,18 @@ struct slirp_timer {
 /* ---- what libslirp calls
  * ------------------------------------------------------------------------------ */
 
+static void slirp_deliver(void *opaque, const u8 *frame, size_t bytes, const struct net_gso *gso)
+{
+	struct slirp_net *s = opaque;
+
+	netdev_deliver_gso(&s->netdev, frame, bytes, gso);
+}
+
 static ssize_t slirp_cb_send(const void *frame, size_t bytes, void *opaque)
 {
 	struct slirp_net *s = opaque;
 
-	netdev_deliver(&s->netdev, frame, bytes);
+	segment_cut(frame, bytes, netdev_gso_types(&s->netdev), s->piece, slirp_deliver, s);
 	return bytes;
 }
 
@@ -249,7 +263,9 @@ static void slirp_ready(struct loop_fd *f, u32 events)
 
 static void slirp_net_send(struct netdev *n, const u8 *frame, size_t bytes)
 {
-	slirp_input(container_of(n, struct slirp_net, netdev)->slirp, frame, bytes);
+	u8 copy[NET_HEADERS_MAX];
+
+	slirp_input(container_of(n, struct slirp_net, netdev)->slirp, segment_raise_mss(frame, bytes, LARGE_MSS, copy), bytes);
 }
 
 /* ---- options
@@ -420,6 +436,7 @@ static int slirp_configure(struct opts *o, SlirpConfig *c, struct error *err)
 	int result;
 
 	c->version = 4;
+	c->if_mtu = c->if_mru = LARGE_MTU;
 	inet_pton(AF_INET, "10.0.2.0", &c->vnetwork);
 	inet_pton(AF_INET, "255.255.255.0", &c->vnetmask);
 	inet_pton(AF_INET, "10.0.2.2", &c->vhost);

@@ -3,11 +3,10 @@
  *
  *	-netdev user,id=n0 -device virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56
  *
- * Offloads are offered where they cost nothing and work: the guest need not verify checksums of
- *what comes from a back end in this process. Segmentation and checksums of what it sends stay the
- *guest's, as no back end takes incomplete frames.
+ * Offloads (§5.1.6.2, §5.1.6.4): a back end in this process takes TCP segments of any size, so the guest need not cut what it
+ * sends, and the checksums that it leaves out are computed here. What comes needs no verifying, and is large too.
  */
-#include "vmm/net/net.h"
+#include "vmm/net/segment.h"
 #include "vmm/machine.h"
 #include "vmm/virtio/pci.h"
 #include <linux/if_ether.h>
@@ -19,7 +18,7 @@
 #define NET_CTRL   2
 #define NET_QUEUES 3
 
-#define NET_RX_BUFFERS 64  /* that one frame may be spread over */
+#define NET_RX_BUFFERS 256 /* that one frame may be spread over */
 #define NET_TX_BURST   256 /* frames before others get their turn */
 #define NET_MACS_MAX   64
 #define NET_VLANS      4096
@@ -28,6 +27,12 @@
 #define HDR_MRG	   sizeof(struct virtio_net_hdr_mrg_rxbuf)
 static_assert(HDR_LEGACY == 10 && HDR_MRG == 12, "virtio 1.2 §5.1.6");
 
+/* What the guest can turn off and on again (§5.1.6.5.6). */
+#define NET_GUEST_OFFLOADS \
+	(1ull << VIRTIO_NET_F_GUEST_CSUM | 1ull << VIRTIO_NET_F_GUEST_TSO4 | 1ull << VIRTIO_NET_F_GUEST_TSO6)
+
+#define TCP_CSUM_OFFSET 16
+
 #define NET_CONFIG_SIZE (offsetof(struct virtio_net_config, mtu) + 2)
 
 struct virtio_net {
@@ -35,7 +40,8 @@ struct virtio_net {
 
 	/* properties */
 	char *netdev, *mac_text;
-	bool mrg_rxbuf, guest_csum, status, ctrl_vq, ctrl_rx, ctrl_vlan, ctrl_mac, announce;
+	bool mrg_rxbuf, status, ctrl_vq, ctrl_rx, ctrl_vlan, ctrl_mac, announce;
+	bool csum, host_tso4, host_tso6, guest_csum, guest_tso4, guest_tso6, ctrl_offloads;
 	u16 rx_queue_size, tx_queue_size, host_mtu;
 
 	struct net_front front;
@@ -43,6 +49,7 @@ struct virtio_net {
 	struct virtq_elem rx[NET_RX_BUFFERS], tx, ctrl;
 	unsigned rx_ready; /* elements of rx that have their memory */
 	struct loop_bh tx_more;
+	u64 offloads; /* of NET_GUEST_OFFLOADS, those that are on */
 	u8 frame[NET_FRAME_MAX];
 
 	/* the receive filter */
@@ -107,7 +114,9 @@ static int net_rx_buffers(struct virtio_net *n, struct virtq *vq, size_t bytes)
 	int result = 0;
 
 	while (room < bytes) {
-		if (used == (merge ? NET_RX_BUFFERS : 1)) {
+		if (used == (merge ? MIN(NET_RX_BUFFERS, vq->size) : 1)) {
+			/* Large segments do not fit in after all (§5.1.6.3.1 has it that they do). */
+			n->front.gso_types = 0;
 			result = -1;
 			goto give_back;
 		}
@@ -131,14 +140,23 @@ give_back:
 }
 
 static void net_rx_write(struct virtio_net *n, struct virtq *vq, unsigned buffers, const u8 *frame,
-			 size_t bytes)
+			 size_t bytes, const struct net_gso *gso)
 {
 	struct virtio_net_hdr_mrg_rxbuf header = { .num_buffers = buffers };
 	size_t skip = net_header_size(n);
 
-	/* What a back end in this process makes needs no second look (§5.1.6.4.1). */
-	if (virtio_has(&n->v.vdev, VIRTIO_NET_F_GUEST_CSUM))
+	if (gso->size) {
+		header.hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+		header.hdr.gso_type = gso->type == NET_GSO_TCP4 ? VIRTIO_NET_HDR_GSO_TCPV4
+								: VIRTIO_NET_HDR_GSO_TCPV6;
+		header.hdr.hdr_len = gso->headers;
+		header.hdr.gso_size = gso->size;
+		header.hdr.csum_start = gso->tcp;
+		header.hdr.csum_offset = TCP_CSUM_OFFSET;
+	} else if (n->offloads >> VIRTIO_NET_F_GUEST_CSUM & 1) {
+		/* What a back end in this process makes needs no second look (§5.1.6.4.1). */
 		header.hdr.flags = VIRTIO_NET_HDR_F_DATA_VALID;
+	}
 	for (unsigned i = 0; i < buffers; i++) {
 		struct virtq_elem *elem = &n->rx[i];
 		size_t copied;
@@ -154,7 +172,8 @@ static void net_rx_write(struct virtio_net *n, struct virtq *vq, unsigned buffer
 	virtq_flush(vq);
 }
 
-static bool net_receive(struct net_front *front, const u8 *frame, size_t bytes)
+static bool net_receive(struct net_front *front, const u8 *frame, size_t bytes,
+			const struct net_gso *gso)
 {
 	struct virtio_net *n = container_of(front, struct virtio_net, front);
 	struct virtq *vq = &n->v.vdev.vq[NET_RX];
@@ -176,13 +195,57 @@ static bool net_receive(struct net_front *front, const u8 *frame, size_t bytes)
 		return true;
 	if (vq->notify)
 		virtq_notify_off(vq);
-	net_rx_write(n, vq, buffers, frame, bytes);
+	net_rx_write(n, vq, buffers, frame, bytes, gso);
 	virtq_signal(vq);
 	return true;
 }
 
+/* Which offloads are on has changed. Large segments go only to who also takes partial checksums (§5.1.3.1). */
+static void net_set_offloads(struct virtio_net *n, u64 offloads)
+{
+	bool csum = offloads >> VIRTIO_NET_F_GUEST_CSUM & 1;
+
+	n->offloads = offloads;
+	n->front.gso_types = 0;
+	if (csum && offloads >> VIRTIO_NET_F_GUEST_TSO4 & 1)
+		n->front.gso_types |= NET_GSO_TCP4;
+	if (csum && offloads >> VIRTIO_NET_F_GUEST_TSO6 & 1)
+		n->front.gso_types |= NET_GSO_TCP6;
+}
+
 /* ---- sending
  * ------------------------------------------------------------------------------------------ */
+
+/* Whether a frame is complete, or could be made so by what was agreed upon (§5.1.6.2). */
+static bool net_complete(struct virtio_net *n, const struct virtio_net_hdr *header, size_t bytes)
+{
+	const struct virtio_device *vdev = &n->v.vdev;
+	size_t start = header->csum_start, at = start + header->csum_offset;
+	u16 sum;
+
+	switch (header->gso_type) {
+	case VIRTIO_NET_HDR_GSO_NONE:
+		if (!(header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
+			return true;
+		break;
+	case VIRTIO_NET_HDR_GSO_TCPV4:
+		if (!virtio_has(vdev, VIRTIO_NET_F_HOST_TSO4))
+			return false;
+		break;
+	case VIRTIO_NET_HDR_GSO_TCPV6:
+		if (!virtio_has(vdev, VIRTIO_NET_F_HOST_TSO6))
+			return false;
+		break;
+	default: return false;
+	}
+	if (!virtio_has(vdev, VIRTIO_NET_F_CSUM) || !(header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) ||
+	    at + sizeof(sum) > bytes)
+		return false;
+	/* The pseudo header's sum is in the field already. Zero would mean "no checksum" to UDP. */
+	sum = ~segment_sum(n->frame + start, bytes - start, 0);
+	put_le16(n->frame + at, sum ? sum : 0xffff);
+	return true;
+}
 
 static void net_transmit(struct virtio_net *n, struct virtq *vq)
 {
@@ -204,13 +267,11 @@ static void net_transmit(struct virtio_net *n, struct virtq *vq)
 			}
 			iov_to_buf(elem->iov, elem->out_num, 0, &header, sizeof(header));
 			bytes = elem->out_bytes - header_size;
-			/* Offloads were not offered: such a frame is not one. */
-			if (!(header.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) &&
-			    header.gso_type == VIRTIO_NET_HDR_GSO_NONE &&
-			    bytes <= sizeof(n->frame)) {
+			if (bytes <= sizeof(n->frame)) {
 				/* A copy, as the back end looks more than once. */
 				iov_to_buf(elem->iov, elem->out_num, header_size, n->frame, bytes);
-				netdev_send(&n->front, n->frame, bytes);
+				if (net_complete(n, &header, bytes))
+					netdev_send(&n->front, n->frame, bytes);
 			}
 			virtq_push(vq, elem, 0);
 		}
@@ -325,6 +386,18 @@ static bool net_ctrl_announce(struct virtio_net *n, u8 command)
 	return true;
 }
 
+static bool net_ctrl_offloads(struct virtio_net *n, u8 command, struct net_command *c)
+{
+	u64 offloads;
+
+	if (command != VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET ||
+	    !command_take(c, &offloads, sizeof(offloads)) ||
+	    offloads & ~(n->v.vdev.guest_features & NET_GUEST_OFFLOADS))
+		return false;
+	net_set_offloads(n, offloads);
+	return true;
+}
+
 static bool net_command(struct virtio_net *n, const struct virtq_elem *elem)
 {
 	struct net_command c = { elem->iov, elem->out_num, 0, elem->out_bytes };
@@ -342,6 +415,9 @@ static bool net_command(struct virtio_net *n, const struct virtq_elem *elem)
 	case VIRTIO_NET_CTRL_ANNOUNCE:
 		return virtio_has(vdev, VIRTIO_NET_F_GUEST_ANNOUNCE) &&
 		       net_ctrl_announce(n, header.cmd);
+	case VIRTIO_NET_CTRL_GUEST_OFFLOADS:
+		return virtio_has(vdev, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) &&
+		       net_ctrl_offloads(n, header.cmd, &c);
 	default: return false;
 	}
 }
@@ -397,11 +473,19 @@ static void net_link(struct net_front *front, bool up)
 	virtio_config_changed(vdev);
 }
 
+static void net_start(struct virtio_device *vdev)
+{
+	struct virtio_net *n = container_of(vdev, struct virtio_net, v.vdev);
+
+	net_set_offloads(n, vdev->guest_features & NET_GUEST_OFFLOADS);
+}
+
 static void net_reset(struct virtio_device *vdev)
 {
 	struct virtio_net *n = container_of(vdev, struct virtio_net, v.vdev);
 
 	loop_bh_cancel(&n->tx_more);
+	net_set_offloads(n, 0);
 	/* Everything is received until the driver says what it wants (§5.1.6.5.1 is for drivers
 	 * that do). */
 	n->promisc = true;
@@ -428,6 +512,7 @@ static const struct virtio_type net_type = {
 	.id = VIRTIO_ID_NET,
 	.pci_class = 0x020000, /* Ethernet */
 	.queue = net_queue,
+	.start = net_start,
 	.reset = net_reset,
 	.config_write = net_config_write,
 };
@@ -448,7 +533,13 @@ static u64 net_features(const struct virtio_net *n)
 	} features[] = {
 		{ true, VIRTIO_NET_F_MAC },
 		{ n->mrg_rxbuf, VIRTIO_NET_F_MRG_RXBUF },
+		{ n->csum, VIRTIO_NET_F_CSUM },
+		{ n->csum && n->host_tso4, VIRTIO_NET_F_HOST_TSO4 },
+		{ n->csum && n->host_tso6, VIRTIO_NET_F_HOST_TSO6 },
 		{ n->guest_csum, VIRTIO_NET_F_GUEST_CSUM },
+		{ n->guest_csum && n->guest_tso4, VIRTIO_NET_F_GUEST_TSO4 },
+		{ n->guest_csum && n->guest_tso6, VIRTIO_NET_F_GUEST_TSO6 },
+		{ n->ctrl_vq && n->ctrl_offloads, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS },
 		{ n->status, VIRTIO_NET_F_STATUS },
 		{ n->host_mtu, VIRTIO_NET_F_MTU },
 		{ n->ctrl_vq, VIRTIO_NET_F_CTRL_VQ },
@@ -523,12 +614,21 @@ static const struct property properties[] = {
 			"the card's address (default: 52:54:00:12:34:56 and on)"),
 	PROPERTY_BOOL("mrg_rxbuf", struct virtio_net, mrg_rxbuf, "on",
 		      "offer frames over several buffers"),
+	PROPERTY_BOOL("csum", struct virtio_net, csum, "on", "complete the checksums of what the guest sends"),
+	PROPERTY_BOOL("host_tso4", struct virtio_net, host_tso4, "on",
+		      "the guest may send IPv4's TCP segments of 64 KiB (needs csum)"),
+	PROPERTY_BOOL("host_tso6", struct virtio_net, host_tso6, "on", "and IPv6's"),
 	PROPERTY_BOOL("guest_csum", struct virtio_net, guest_csum, "on",
 		      "the guest need not verify checksums"),
+	PROPERTY_BOOL("guest_tso4", struct virtio_net, guest_tso4, "on",
+		      "it gets IPv4's TCP segments of up to 64 KiB (needs guest_csum)"),
+	PROPERTY_BOOL("guest_tso6", struct virtio_net, guest_tso6, "on", "and IPv6's"),
 	PROPERTY_BOOL("status", struct virtio_net, status, "on", "offer the link's state"),
 	PROPERTY_BOOL("ctrl_vq", struct virtio_net, ctrl_vq, "on", "offer commands"),
 	PROPERTY_BOOL("ctrl_rx", struct virtio_net, ctrl_rx, "on", "offer receive modes"),
 	PROPERTY_BOOL("ctrl_vlan", struct virtio_net, ctrl_vlan, "on", "offer a VLAN filter"),
+	PROPERTY_BOOL("ctrl_guest_offloads", struct virtio_net, ctrl_offloads, "on",
+		      "the guest may turn guest_csum and the like off"),
 	PROPERTY_BOOL("ctrl_mac_addr", struct virtio_net, ctrl_mac, "on",
 		      "the guest may change the address"),
 	PROPERTY_BOOL("guest_announce", struct virtio_net, announce, "on",
