@@ -1,0 +1,51 @@
+/*
+ * BENCH_ROW(function, name, what it is, count, check, what tells that the machine cannot run it).
+ * A count gives 30 to 150 ms on a machine of 2024, and what is hardest for an emulator less than ten seconds.
+ */
+/* computing */
+BENCH_ROW(integer, "integer", "shifts, multiplications, branches", 20000000, 0x20cd7725122fc2a2, NULL)
+BENCH_ROW(sieve, "sieve", "primes below 2 million", 16, 0x245c50, NULL)
+BENCH_ROW(chase_l1, "chase-l1", "dependent loads in 16 KiB", 40000077, 0, NULL)
+BENCH_ROW(chase_l2, "chase-l2", "dependent loads in 512 KiB", 12000077, 0, NULL)
+BENCH_ROW(chase_dram, "chase-dram", "dependent loads in 64 MiB", 600000, 0, NULL)
+BENCH_ROW(sort, "sort", "quicksort with a comparison function", 600000, 0x494c44119e264, NULL)
+BENCH_ROW(fib, "fib", "recursion", 36, 0xe3d1b0, NULL)
+BENCH_ROW(icall, "icall", "calls through a table", 40000000, 0xcbf2371cadf4ee9d, NULL)
+BENCH_ROW(vcall, "vcall", "methods of mixed objects", 20000000, 0x1c2742654a38e68, NULL)
+BENCH_ROW(bytecode, "bytecode", "a bytecode interpreter", 4000000, 0x1dfc1ee01e34bf01, NULL)
+BENCH_ROW(strings, "strings", "strlen, memchr, strcmp", 128000, 0x40367a00, NULL)
+BENCH_ROW(sha256, "sha256", "SHA-256 in C", 16, 0x42d0f11043681c91, NULL)
+BENCH_ROW(double, "double", "scalar floating point", 3000000, 0xbacfb23ff88fdb7a, NULL)
+BENCH_ROW(x87, "x87", "long double", 30000000, 0x997b5d1e8f0d45a1, NULL)
+/* vectors */
+BENCH_ROW(sse2, "sse2", "SSE2 arithmetic", 100000, 0xdfe564627bb501c0, NULL)
+BENCH_ROW(avx2, "avx2", "AVX2 and FMA arithmetic", 200000, 0x891cc064b06b3100, missing_avx2)
+BENCH_ROW(avx512, "avx512", "AVX-512 arithmetic", 400000, 0x525d68d1160abd6e, missing_avx512)
+BENCH_ROW(aes, "aes", "AES-128 with AES-NI", 8000000, 0x8a330e86266856d7, missing_aes)
+BENCH_ROW(shani, "sha-ni", "SHA-256 with the SHA instructions", 48, 0xeb3293fd07150df, missing_shani)
+BENCH_ROW(memcpy, "memcpy", "memcpy of 64 B to 256 KiB", 10000, 0xd35f3ec7249f3858, NULL)
+/* the system */
+BENCH_ROW(getppid, "getppid", "a bare system call", 800000, 800000, NULL)
+BENCH_ROW(clock, "clock", "clock_gettime", 3000000, 3000000, NULL)
+BENCH_ROW(files, "files", "open, write, stat, read, unlink", 5000, 5000, NULL)
+BENCH_ROW(pipe, "pipe", "pipe ping-pong of two processes", 10000, 10000, NULL)
+BENCH_ROW(futex, "futex", "futex ping-pong of two processes", 10000, 20000, NULL)
+BENCH_ROW(fault, "page-fault", "touching fresh pages", 30000, 30000, NULL)
+BENCH_ROW(mmap, "mmap", "mmap, a touch, munmap", 10000, 10000, NULL)
+BENCH_ROW(fork, "fork", "fork and wait", 500, 500, NULL)
+BENCH_ROW(exec, "exec", "fork, exec of a tiny program, wait", 300, 300, NULL)
+BENCH_ROW(signal, "signal", "raise and its handler", 30000, 30000, NULL)
+BENCH_ROW(segv, "segv", "a fault and its handler", 30000, 30000, NULL)
+BENCH_ROW(atomic, "atomic", "two threads on one counter", 3000000, 6000000, NULL)
+BENCH_ROW(jit, "jit", "code written and called once", 200000, 0, NULL)
+BENCH_ROW(patch, "patch", "one instruction patched and called", 500000, 0, NULL)
+/* programs */
+BENCH_ROW(shell, "shell", "a shell script", 5, 5, NULL)
+BENCH_ROW(sha256sum, "sha256sum", "sha256sum of a program", 10, 10, NULL)
+BENCH_ROW(gzip, "gzip", "gzip of a program", 1, 1, NULL)
+BENCH_ROW(sortfile, "sort-file", "sort of a kernel configuration", 16, 16, NULL)
+/* devices */
+BENCH_ROW(blkread, "blk-read", "64 KiB reads past the page cache", 600, 600, missing_disk)
+BENCH_ROW(blkwrite, "blk-write", "64 KiB writes past the page cache, flushed", 600, 600, missing_disk)
+BENCH_ROW(tcp, "tcp", "TCP connections of 16 KiB each", 400, 400, missing_server)
+BENCH_ROW(stream, "tcp-stream", "a TCP stream", 64, 64, missing_server)
