@@ -10,6 +10,7 @@ The environment decides what is run: TRINE_BUILD names the build directory, TRIN
 "BUILD/trine -accel lite", with the options that it needs. The reference is
 TRINE_PROGRAM="qemu-system-x86_64 -accel tcg -M q35": what fails there is the test's fault.
 """
+import codecs
 import os
 import pty
 import re
@@ -26,6 +27,7 @@ LONG = bool(os.environ.get("TRINE_LONG"))
 
 VERDICT = re.compile(r"^(not )?ok \d+ - (.*?)\s*$")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1bc|\x1b[()][A-Z0-9]")
+UNFINISHED = re.compile(r"(\x1b(\[[0-9;?]*|[()])?)?\Z")
 
 
 class Lost(Exception):
@@ -65,7 +67,8 @@ class Guest:
         self.argv = argv
         self.text = ""
         self.seen = 0
-        self.pending = b""
+        self.partial = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.master = None
         self.began = time.monotonic()
         if terminal:
@@ -90,7 +93,11 @@ class Guest:
             data = os.read(self.output, 65536)
         except OSError:
             data = b""
-        self.text += ESCAPES.sub("", data.decode("utf-8", "replace")).replace("\r", "")
+        # An escape sequence or a character may arrive in two parts.
+        text = self.partial + self.decoder.decode(data, not data)
+        cut = UNFINISHED.search(text).start() if data else len(text)
+        self.partial = text[cut:]
+        self.text += ESCAPES.sub("", text[:cut]).replace("\r", "")
         return bool(data)
 
     def expect(self, pattern, timeout):

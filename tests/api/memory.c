@@ -23,7 +23,7 @@ static void refused_regions(void)
 		{ "a guest address that is no page's", 1, 0, 0x100010, PAGE, mem, EINVAL },
 		{ "a client address that is no page's", 1, 0, 0x100000, PAGE, mem + 8, EINVAL },
 		{ "a client address in the kernel's half", 1, 0, 0x100000, PAGE, (void *)0xffff800000000000, EINVAL },
-		{ "a client range into the kernel's half", 1, 0, 0x100000, 2 * PAGE, (void *)0x7ffffffff000, EINVAL },
+		{ "a client range into the kernel's half", 1, 0, 0x100000, 2 * PAGE, (void *)0xfffffffffff000, EINVAL },
 		{ "an unknown slot", 65535, 0, 0x100000, PAGE, mem, EINVAL },
 		{ "an unknown address space", 2 << 16, 0, 0x100000, PAGE, mem, EINVAL },
 		{ "a range that wraps", 1, 0, 0xfffffffffffff000, 2 * PAGE, mem, EINVAL },

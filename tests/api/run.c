@@ -496,7 +496,8 @@ static void coalesced(void)
 
 /* ---- statistics --------------------------------------------------------------------------------------------------- */
 
-static long counter(int fd, const char *name)
+/* The value of @name and, unless NULL, its descriptor. */
+static long counter_desc(int fd, const char *name, struct kvm_stats_desc *desc)
 {
 	struct kvm_stats_header h;
 	char id[256], buf[256];
@@ -511,10 +512,35 @@ static long counter(int fd, const char *name)
 
 		if (size > sizeof(buf) || pread(fd, buf, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
 			return -1;
-		if (!strcmp(d->name, name) && pread(fd, &value, 8, (off_t)(h.data_offset + d->offset)) != 8)
+		if (strcmp(d->name, name))
+			continue;
+		if (pread(fd, &value, 8, (off_t)(h.data_offset + d->offset)) != 8)
 			return -1;
+		if (desc)
+			*desc = *d;
 	}
 	return value;
+}
+
+static long counter(int fd, const char *name)
+{
+	return counter_desc(fd, name, NULL);
+}
+
+static bool is_kind(int fd, const char *name, uint32_t type, uint32_t unit, int exponent)
+{
+	struct kvm_stats_desc d = { 0 };
+
+	return counter_desc(fd, name, &d) >= 0 && (d.flags & KVM_STATS_TYPE_MASK) == type &&
+	       (d.flags & KVM_STATS_UNIT_MASK) == unit && d.exponent == exponent && d.size == 1;
+}
+
+static long now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
 static void stats(void)
@@ -542,6 +568,59 @@ static void stats(void)
 	guest_done(&g);
 	tap_ok(counter(fd, "exits") >= 2, "they outlive the vCPU's descriptor");
 	api.close(fd);
+}
+
+/* What only Trine counts: why guest code was left, where the time went, what the engine did. */
+static void stats_own(void)
+{
+	/* out, in, a turn of a million, mov [0xf0000], hlt */
+	static const uint8_t code[] = { 0xe6, 0x10, 0xe4, 0x10, 0x66, 0xb9, 0x40, 0x42, 0x0f, 0x00, 0x66, 0x49, 0x75, 0xfc,
+					0xb8, 0x00, 0xf0, 0x8e, 0xd8, 0xa2, 0x00, 0x00, 0xf4 };
+	static const char *const times[] = { "guest_time_ns", "core_time_ns", "halt_time_ns", "monitor_time_ns" };
+	long before = now_ns(), all, guest, sum = 0;
+	struct timespec nap = { .tv_nsec = 20000000 };
+	struct guest g;
+	int fd, vm_fd;
+
+	if (api.plain)
+		return tap_skip("Linux has other counters", "exits by reason, times, an engine's own");
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	fd = (int)accepts(api.ioctl(g.vcpu, KVM_GET_STATS_FD, 0UL), "a vCPU's statistics");
+	vm_fd = (int)accepts(api.ioctl(g.vm, KVM_GET_STATS_FD, 0UL), "a VM's statistics");
+	equals(guest_run(&g), KVM_EXIT_IO, "out");
+	equals(guest_run(&g), KVM_EXIT_IO, "in");
+	nanosleep(&nap, NULL);
+	guest = now_ns();
+	equals(guest_run(&g), KVM_EXIT_MMIO, "a million turns, and a write to where there is no memory");
+	guest = now_ns() - guest;
+	equals(guest_run(&g), KVM_EXIT_HLT, "hlt");
+	all = now_ns() - before;
+	equals(counter(fd, "user_exit_io"), 2, "KVM_RUN returned twice for ports");
+	equals(counter(fd, "user_exit_mmio"), 1, "once for memory");
+	equals(counter(fd, "user_exit_hlt"), 1, "once for hlt");
+	equals(counter(fd, "user_exit_intr"), 0, "never for a signal");
+	equals(counter(fd, "user_exit_error"), 0, "never with an error");
+	equals(counter(fd, "exit_user"), 3, "guest code was left for the client three times");
+	equals(counter(fd, "exit_hlt"), 1, "once for hlt");
+	equals(counter(fd, "exits"), counter(fd, "exit_user") + counter(fd, "exit_hlt") + counter(fd, "exit_none"),
+	       "the reasons add up to the exits");
+	for (unsigned i = 0; i < 4; i++) {
+		tap_ok(is_kind(fd, times[i], KVM_STATS_TYPE_CUMULATIVE, KVM_STATS_UNIT_SECONDS, -9), "%s is in nanoseconds", times[i]);
+		sum += counter(fd, times[i]);
+	}
+	tap_ok(sum <= all + all / 50, "they are parts of the time that passed (%ld of %ld)", sum, all);
+	tap_ok(counter(fd, "monitor_time_ns") >= nap.tv_nsec - nap.tv_nsec / 50, "a nap of the client's is in monitor_time_ns");
+	tap_ok(counter(fd, "guest_time_ns") > guest / 2 && counter(fd, "core_time_ns") > 0, "the million turns are in guest_time_ns");
+	equals(counter(fd, "halt_time_ns"), 0, "without an interrupt chip nothing waits in KVM_RUN");
+	tap_ok(counter(fd, "lite_blocks") > 0, "the engine's blocks are counted");
+	tap_ok(is_kind(fd, "lite_translate_time_ns", KVM_STATS_TYPE_CUMULATIVE, KVM_STATS_UNIT_SECONDS, -9), "its time has a unit");
+	tap_ok(is_kind(vm_fd, "lite_block_bytes", KVM_STATS_TYPE_INSTANT, KVM_STATS_UNIT_BYTES, 0), "its memory is an instant value in bytes");
+	tap_ok(counter(vm_fd, "lite_block_bytes") > 0, "and not nothing");
+	api.close(vm_fd);
+	api.close(fd);
+	guest_done(&g);
 }
 
 /* ---- races with a running vCPU ---------------------------------------------------------------------------------------- */
@@ -617,6 +696,7 @@ const struct api_case api_cases[] = {
 	{ "unbacked", unbacked },
 	{ "coalesced", coalesced },
 	{ "stats", stats },
+	{ "stats-own", stats_own },
 	{ "races", races },
 	{ NULL, NULL },
 };

@@ -34,6 +34,7 @@ static struct stub_data *const data = (struct stub_data *)(NATIVE_LOW + 0x1000);
 static u8 *code_alias; /* the two code pages, writable */
 static struct native_result *current;
 static bool compat_works;
+u64 native_code_at = NATIVE_CODE;
 
 static void handler(int sig, siginfo_t *info, void *context)
 {
@@ -129,19 +130,22 @@ bool native_has_compat(void)
 void native_run_x(const u8 *code, unsigned len, bool compat, const struct native_regs *in,
 		  struct native_result *out, const void *xstate_in, void *xstate_out, u64 xcr)
 {
-	unsigned at = NATIVE_CODE - NATIVE_LOW - 0x2000, i;
+	static unsigned last_at, last_len;
+	unsigned at = native_code_at - NATIVE_LOW - 0x2000, i;
 	unsigned long exit = compat ? STUB(exit32) : STUB(exit64);
-	s32 rel = exit - (NATIVE_CODE + len + 5);
+	s32 rel = exit - (native_code_at + len + 5);
 	void (*enter)(void);
 
+	memset(code_alias + last_at, 0xcc, last_len);
+	last_at = at;
+	last_len = len + 5;
 	memcpy(code_alias + at, code, len);
 	code_alias[at + len] = 0xe9;
 	memcpy(code_alias + at + len + 1, &rel, 4);
-	memset(code_alias + at + len + 5, 0xcc, 16);
 	for (i = 0; i < 16; i++)
 		data->in[i] = in->gpr[i];
 	data->in_flags = in->rflags;
-	data->entry = NATIVE_CODE;
+	data->entry = native_code_at;
 	data->xin = (u64)xstate_in;
 	data->xout = (u64)xstate_out;
 	data->xcr = xcr;
@@ -157,7 +161,7 @@ void native_run_x(const u8 *code, unsigned len, bool compat, const struct native
 		for (i = 0; i < 16; i++)
 			out->regs.gpr[i] = !compat || i < 8 ? data->out[i] : in->gpr[i];
 		out->regs.rflags = data->out_flags;
-		out->regs.rip = NATIVE_CODE + len;
+		out->regs.rip = native_code_at + len;
 		if (compat)
 			for (i = 0; i < 8; i++)
 				out->regs.gpr[i] = (u32)out->regs.gpr[i];

@@ -24,6 +24,8 @@
 #define NATIVE_SCRATCH_PAGES 3
 #define NATIVE_GS_BASE	     0x1230UL /* of GS in 64-bit mode */
 
+extern u64 native_code_at; /* NATIVE_CODE; any place in the two pages that has room for the code and 5 bytes more */
+
 struct native_regs {
 	u64 gpr[16];
 	u64 rip, rflags;

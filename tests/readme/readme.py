@@ -13,7 +13,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from guest import BUILD, ROOT  # noqa: E402
 from tap import Tap  # noqa: E402
 
-COVERED = {"make check"}  # it is what runs this
+# What runs this; what tests/debian does; what tests/modules does on a machine of its own.
+COVERED = re.compile(r"make modules_install .*|modprobe .*|qemu-system-x86_64 -accel kvm -m 256M .*|make check|scripts/mkrootfs build/guest|build/trine .* trine\.root=/dev/vda\" .*build/guest/debian\.img.*")
 PATIENCE = 300
 
 
@@ -39,8 +40,8 @@ def main():
     for kind, script in blocks(os.path.join(ROOT, "README.md")):
         name = " ".join(script.split())
         if kind != "sh run":
-            for line in script.strip().splitlines():
-                tap.ok(line in COVERED, "covered by other means: %s" % line)
+            for line in re.sub(r" *\\\n *", " ", script.strip()).splitlines():
+                tap.ok(COVERED.fullmatch(line), "covered by other means: %s" % line)
             continue
         # README speaks of build/; the build under test may be another one.
         if os.path.join(ROOT, "build") != BUILD:
