@@ -65,14 +65,11 @@ int hardware_get(void)
 	cpus_read_unlock();
 	if (error)
 		module_put(owner);
-	else
-		preempt_notifier_inc(); /* for host_sched_begin() */
 	return error;
 }
 
 void hardware_put(void)
 {
-	preempt_notifier_dec();
 	cpus_read_lock();
 	mutex_lock(&hardware_lock);
 	if (!--vms)
@@ -172,9 +169,11 @@ int trine_register(const struct engine_ops *engine, struct module *module)
 		goto unlock;
 	owner = module;
 	device_ops.owner = module;
+	preempt_notifier_inc(); /* for host_sched_begin(). Not with each VM: the first one rewrites the scheduler's code on every CPU */
 	r = misc_register(&device);
 	if (!r)
 		goto unlock;
+	preempt_notifier_dec();
 	if (r == -EBUSY)
 		pr_err("trine: /dev/kvm is taken: unload Linux's own kvm-amd or kvm-intel first\n");
 	owner = NULL;
@@ -189,6 +188,7 @@ void trine_unregister(void)
 {
 	mutex_lock(&engine_lock);
 	misc_deregister(&device);
+	preempt_notifier_dec();
 	owner = NULL;
 	engine_remove();
 	mutex_unlock(&engine_lock);

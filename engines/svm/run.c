@@ -9,7 +9,8 @@
 
 /*
  * From VMLOAD of the guest's to VMLOAD of the host's FS, GS and TR no interrupt, not even an NMI, may come: CLGI. With the host's
- * RFLAGS.IF set, a physical interrupt makes the guest exit (15.13.1). Afterwards no register holds a value of the guest's.
+ * RFLAGS.IF set, a physical interrupt makes the guest exit (15.13.1). Afterwards no register holds a value of the guest's. No RET comes
+ * before host_guest_left(): the guest's calls may still predict it.
  *
  * @gpr: in the order of REG_*; RAX and RSP are the VMCB's.
  */
@@ -72,23 +73,10 @@ static void switch_world(u64 *gpr, u64 guest_pa, u64 host_pa)
 		"xor	%%r13d, %%r13d\n\t"
 		"xor	%%r14d, %%r14d\n\t"
 		"xor	%%r15d, %%r15d\n\t"
+		"call	host_guest_left\n\t"
 		: "+a"(guest_pa), "+d"(host_pa), "+D"(gpr)
 		:
 		: "rbx", "rcx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
-}
-
-/* What the guest left in the return stack buffer leads nowhere: 32 calls that are never returned from. */
-static void fill_return_stack(void)
-{
-	/* The section tells the kernel's stack checker that these calls stay in the function */
-#define CALL(to, mark)                                                                                                 \
-	mark ":\n\t.pushsection .discard.intra_function_calls\n\t.long " mark "b\n\t.popsection\n\tcall " to "f\n\tint3\n" to ":\n\t"
-	__asm__ volatile("mov	$16, %%ecx\n"
-			 "1:\n\t" CALL("3", "2") CALL("5", "4") "add	$16, %%rsp\n\t"
-			 "dec	%%ecx\n\t"
-			 "jnz	1b\n\t"
-			 "lfence" : : : "rcx", "memory", "cc");
-#undef CALL
 }
 
 static void set_xcr0(u64 value)
@@ -152,8 +140,8 @@ static void enter(struct svm_vcpu *svm)
 		pkru = read_pkru();
 		write_pkru(svm->pkru);
 	}
+	host_guest_enters(svm_caps.npt);
 	switch_world(vcpu->x86.gpr, svm->vmcb_pa, svm->cpu->host_pa);
-	fill_return_stack();
 	if (unlikely(speculation))
 		host_wrmsr(MSR_IA32_SPEC_CTRL, host_speculation);
 	if (unlikely(pku)) {

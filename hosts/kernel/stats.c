@@ -18,10 +18,16 @@ void host_stats_close(void)
 
 struct host_stats_dir *host_stats_show(struct host_stats_dir *parent, const char *name, struct host_shared *area)
 {
-	struct dentry *dir = debugfs_create_dir(name, parent ? (struct dentry *)parent : root);
+	struct dentry *above = parent ? (struct dentry *)parent : root, *dir = debugfs_lookup(name, above);
 	const struct kvm_stats_header *header = area->addr;
 	u32 i;
 
+	/* A VM whose descriptor's number is another's by now still lives through its vCPUs' */
+	if (dir) {
+		dput(dir);
+		return NULL;
+	}
+	dir = debugfs_create_dir(name, above);
 	if (IS_ERR(dir))
 		return NULL;
 	for (i = 0; i < header->num_desc; i++) {

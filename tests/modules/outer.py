@@ -11,6 +11,9 @@ guests), linux (the kernel's own kvm-amd, the reference), linux-intel, none. Wha
 counted, with the command's name before it. Verdicts of the machine's own: each module loads and unloads, each command's exit status is
 0, the kernel had nothing to complain of. --log FILE keeps the kernel's messages.
 
+QEMU runs the machine's processors in turns, in one thread: Debian's QEMU 7.2 with a thread for each (--accel tcg,thread=multi) may keep
+code that it translated while another processor rewrote it (text_poke), and then the machine hangs in the breakpoint of a static key.
+
 --bochs MODEL: not QEMU but Bochs, as the processor MODEL (see bochs.py), for the engines of VT-x. It is some hundred times slower than a
 processor: ask for little, and give it time.
 
@@ -224,7 +227,7 @@ def main():
     parser.add_argument("--add", action="append", default=[], metavar="PATH=FILE")
     parser.add_argument("--module", action="append", default=[])
     parser.add_argument("--disk", action="append", default=[])
-    parser.add_argument("--accel", default="tcg")
+    parser.add_argument("--accel", default="tcg,thread=single")
     parser.add_argument("--cpu", default="max")
     parser.add_argument("--bochs", metavar="MODEL")
     parser.add_argument("--smp", type=int, help="default: 2, in Bochs 1")
