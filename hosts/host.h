@@ -26,6 +26,10 @@
 
 /* ---- memory ------------------------------------------------------------------------------------------------ */
 
+/** For tests: the how manieth allocation from now on fails; 0 and below: none does. */
+extern int host_fail_alloc;
+/** Asked by each allocation of the host's: whether it is the one. */
+bool host_alloc_fails(void);
 /** Zeroed memory, aligned to 16 bytes, charged to the client. NULL when there is none. May sleep. */
 void *host_zalloc(size_t size);
 void host_free(void *ptr);

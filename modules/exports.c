@@ -135,6 +135,7 @@ EXPORT(debug_trap);
 EXPORT(emul_deliver_event);
 EXPORT(mmu_create);
 EXPORT(mmu_destroy);
+EXPORT(mmu_error_exit);
 EXPORT(mmu_fault);
 EXPORT(mmu_guest_flush);
 EXPORT(mmu_load);

@@ -218,6 +218,11 @@ static void __exit unload(void)
 }
 module_exit(unload);
 
+#ifdef TRINE_TESTS
+module_param_named(fail_alloc, host_fail_alloc, int, 0600);
+MODULE_PARM_DESC(fail_alloc, "the how manieth allocation from now on fails");
+#endif
+
 MODULE_DESCRIPTION("Trine: the Kernel-based Virtual Machine");
 MODULE_AUTHOR("The Trine project");
 MODULE_LICENSE("GPL v2");

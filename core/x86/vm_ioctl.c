@@ -265,6 +265,16 @@ static long pit_set_old(struct vm *vm, const struct kvm_pit_state *in)
 	return pit_set(vm, &state);
 }
 
+/* Its number has no size: there is no @data. */
+static long reinject_control(struct vm *vm, u64 arg)
+{
+	struct kvm_reinject_control control;
+
+	if (host_copy_from_client(&control, arg, sizeof(control)))
+		return -EFAULT;
+	return vm->pit ? pit_reinject(vm, control.pit_reinject) : -ENXIO;
+}
+
 long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data)
 {
 	switch (cmd) {
@@ -288,7 +298,7 @@ long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data)
 	case KVM_SET_PIT: return vm->pit ? pit_set_old(vm, data) : -ENXIO;
 	case KVM_GET_PIT2: return vm->pit ? pit_get(vm, data) : -ENXIO;
 	case KVM_SET_PIT2: return vm->pit ? pit_set(vm, data) : -ENXIO;
-	case KVM_REINJECT_CONTROL: return vm->pit ? pit_reinject(vm, ((struct kvm_reinject_control *)data)->pit_reinject) : -ENXIO;
+	case KVM_REINJECT_CONTROL: return reinject_control(vm, arg);
 	case KVM_SET_BOOT_CPU_ID: return set_boot_cpu(vm, arg);
 	case KVM_GET_CLOCK: clock_ioctl_get(vm, data); return 0;
 	case KVM_SET_CLOCK: return clock_ioctl_set(vm, data);

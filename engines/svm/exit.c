@@ -119,12 +119,7 @@ static void page_fault(struct svm_vcpu *svm, struct engine_exit *exit)
 			exit->fault_gpa = v->exit_info_2;
 		break;
 	case MMU_INJECT: exit->reason = EXIT_EXCEPTION; break;
-	case MMU_ERROR:
-		if (error == -EINTR)
-			break;
-		exit->reason = EXIT_EFAULT;
-		exit->fault_gpa = v->exit_info_2;
-		break;
+	case MMU_ERROR: mmu_error_exit(vcpu, error, exit); break;
 	}
 }
 

@@ -319,9 +319,10 @@ static bool load_tables(struct svm_vcpu *svm, struct engine_exit *exit)
 {
 	struct vmcb *v = svm->vmcb;
 	u64 root, *at = svm_caps.npt ? &v->n_cr3 : &v->cr3;
+	int error = mmu_load(svm->mmu, &root);
 
-	if (unlikely(mmu_load(svm->mmu, &root))) {
-		exit->reason = EXIT_EFAULT;
+	if (unlikely(error)) {
+		mmu_error_exit(&svm->vcpu, error, exit);
 		return false;
 	}
 	if (unlikely(*at != root)) {

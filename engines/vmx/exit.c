@@ -130,10 +130,7 @@ static void mmu_result(struct vmx_vcpu *c, u64 addr, u32 access, struct engine_e
 		else
 			exit->reason = EXIT_EMULATE;
 		break;
-	case MMU_ERROR:
-		exit->reason = EXIT_USER;
-		c->vcpu.io.error = error;
-		break;
+	case MMU_ERROR: mmu_error_exit(&c->vcpu, error, exit); break;
 	}
 }
 

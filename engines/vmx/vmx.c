@@ -186,8 +186,7 @@ static bool load_root(struct vmx_vcpu *c, struct engine_exit *exit)
 	int error = mmu_load(c->mmu, &root);
 
 	if (unlikely(error)) {
-		exit->reason = EXIT_USER;
-		c->vcpu.io.error = error;
+		mmu_error_exit(&c->vcpu, error, exit);
 		return false;
 	}
 	if (likely(root == c->root))

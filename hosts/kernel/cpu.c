@@ -145,7 +145,7 @@ struct host_fpu {
 
 struct host_fpu *host_fpu_alloc(void)
 {
-	struct host_fpu *fpu = kzalloc(sizeof(*fpu), GFP_KERNEL_ACCOUNT);
+	struct host_fpu *fpu = host_alloc_fails() ? NULL : kzalloc(sizeof(*fpu), GFP_KERNEL_ACCOUNT);
 
 	if (fpu && !fpu_alloc_guest_fpstate(&fpu->guest)) {
 		kfree(fpu);

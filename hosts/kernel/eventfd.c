@@ -21,7 +21,7 @@ struct host_eventfd {
 
 struct host_eventfd *host_eventfd_get(int fd, int *error)
 {
-	struct host_eventfd *e = kzalloc(sizeof(*e), GFP_KERNEL_ACCOUNT);
+	struct host_eventfd *e = host_alloc_fails() ? NULL : kzalloc(sizeof(*e), GFP_KERNEL_ACCOUNT);
 
 	*error = -ENOMEM;
 	if (!e)

@@ -9,6 +9,8 @@
 
 void *host_zalloc(size_t size)
 {
+	if (host_alloc_fails())
+		return NULL;
 	size = max_t(size_t, size, 16);
 	if (size <= ODD_SIZES_END)
 		size = roundup_pow_of_two(size);
@@ -22,7 +24,7 @@ void host_free(void *ptr)
 
 void *host_zalloc_pages(size_t size)
 {
-	if (!size || PAGE_ALIGN(size) < size)
+	if (!size || PAGE_ALIGN(size) < size || host_alloc_fails())
 		return NULL;
 	return kvzalloc(PAGE_ALIGN(size), GFP_KERNEL_ACCOUNT);
 }
@@ -35,7 +37,7 @@ void host_free_pages(void *ptr, size_t size)
 /* From vmalloc whatever the size: its pages have reference counts of their own, which a client's mapping needs. */
 int host_shared_alloc(struct host_shared *shared, size_t size)
 {
-	shared->addr = __vmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	shared->addr = host_alloc_fails() ? NULL : __vmalloc(size, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 	if (!shared->addr)
 		return -ENOMEM;
 	shared->size = size;
@@ -51,12 +53,12 @@ void host_shared_free(struct host_shared *shared)
 
 void *host_page_alloc(void)
 {
-	return (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	return host_alloc_fails() ? NULL : (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 }
 
 void *host_page_alloc_low(void)
 {
-	return (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT | GFP_DMA32);
+	return host_alloc_fails() ? NULL : (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT | GFP_DMA32);
 }
 
 void host_page_free(void *page)
@@ -66,7 +68,7 @@ void host_page_free(void *page)
 
 void *host_pages_alloc(unsigned nr)
 {
-	return alloc_pages_exact(nr * PAGE_SIZE, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	return host_alloc_fails() ? NULL : alloc_pages_exact(nr * PAGE_SIZE, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
 }
 
 void host_pages_free(void *pages, unsigned nr)

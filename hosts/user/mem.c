@@ -12,7 +12,7 @@ void *host_zalloc(size_t size)
 {
 	HOST_KEEP_VECTORS;
 
-	return calloc(1, size ? size : 1);
+	return host_alloc_fails() ? NULL : calloc(1, size ? size : 1);
 }
 
 void host_free(void *ptr)
@@ -31,7 +31,7 @@ void *host_zalloc_pages(size_t size)
 {
 	void *p;
 
-	if (!size || whole_pages(size) < size)
+	if (!size || whole_pages(size) < size || host_alloc_fails())
 		return NULL;
 	p = sys_mmap(NULL, whole_pages(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	return p == MAP_FAILED ? NULL : p;
@@ -73,6 +73,8 @@ int host_shared_alloc(struct host_shared *shared, size_t size)
 {
 	int fd;
 
+	if (host_alloc_fails())
+		return -ENOMEM;
 	fd = memfd_create("trine", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
 		return -ENOMEM;

@@ -14,7 +14,7 @@
 void *host_page_alloc(void)
 {
 	HOST_KEEP_VECTORS;
-	void *page = aligned_alloc(HOST_PAGE_SIZE, 2 * HOST_PAGE_SIZE);
+	void *page = host_alloc_fails() ? NULL : aligned_alloc(HOST_PAGE_SIZE, 2 * HOST_PAGE_SIZE);
 
 	if (page)
 		memset(page, 0, HOST_PAGE_SIZE);
@@ -36,7 +36,7 @@ void host_page_free(void *page)
 void *host_pages_alloc(unsigned nr)
 {
 	HOST_KEEP_VECTORS;
-	void *pages = aligned_alloc(HOST_PAGE_SIZE, nr * HOST_PAGE_SIZE);
+	void *pages = host_alloc_fails() ? NULL : aligned_alloc(HOST_PAGE_SIZE, nr * HOST_PAGE_SIZE);
 
 	if (pages)
 		memset(pages, 0, nr * HOST_PAGE_SIZE);

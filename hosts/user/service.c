@@ -312,7 +312,7 @@ struct host_eventfd *host_eventfd_get(int fd, int *error)
 		*error = -EINVAL;
 		return NULL;
 	}
-	e = calloc(1, sizeof(*e));
+	e = host_alloc_fails() ? NULL : calloc(1, sizeof(*e));
 	if (!e) {
 		*error = -ENOMEM;
 		return NULL;

@@ -74,6 +74,8 @@ static void pit(void)
 	accepts(api.ioctl(vm, KVM_SET_PIT2, &state), "KVM_SET_PIT2");
 	refuses(EFAULT, api.ioctl(vm, KVM_GET_PIT2, NOWHERE), "KVM_GET_PIT2 to nowhere is refused");
 	refuses(EFAULT, api.ioctl(vm, KVM_SET_PIT2, NOWHERE), "KVM_SET_PIT2 from nowhere is refused");
+	accepts(api.ioctl(vm, KVM_REINJECT_CONTROL, &(struct kvm_reinject_control){ .pit_reinject = 1 }), "KVM_REINJECT_CONTROL");
+	refuses(EFAULT, api.ioctl(vm, KVM_REINJECT_CONTROL, NOWHERE), "KVM_REINJECT_CONTROL from nowhere is refused");
 	api.close(vm);
 }
 

@@ -21,8 +21,8 @@ ROOT = os.path.realpath(os.path.join(HERE, "..", ".."))
 BUILD = os.path.realpath(os.environ.get("TRINE_BUILD") or os.path.join(ROOT, "build"))
 
 SUBJECTS = {
-    "api": (["api-kvm-" + name for name in ("system", "memory", "vcpu", "irq", "run", "files")],
-            ["api-kvm-system", "api-kvm-memory", "api-kvm-vcpu", "api-kvm-irq", "api-kvm-run", "api-kvm-files"], []),
+    "api": (["api-kvm-" + name for name in ("system", "memory", "vcpu", "irq", "run", "files", "storm", "oom")],
+            ["api-kvm-system", "api-kvm-memory", "api-kvm-vcpu", "api-kvm-irq", "api-kvm-run", "api-kvm-files", "api-kvm-storm", "api-kvm-oom"], []),
     "life": (["modules/spin"], ["life trine-amd"], ["tests/life=" + os.path.join(HERE, "life.sh")]),
     "events": (["api-kvm-run", "modules/spin"], ["events"], ["tests/events=" + os.path.join(HERE, "events.sh")]),
 }

@@ -258,6 +258,15 @@ enum mmu_fault mmu_fault(struct mmu_vcpu *m, u64 addr, u32 access, struct x86_ev
 	return r;
 }
 
+void mmu_error_exit(struct vcpu *vcpu, int error, struct engine_exit *exit)
+{
+	/* The signal is still there: KVM_RUN ends by itself */
+	if (error == -EINTR)
+		return;
+	exit->reason = EXIT_USER;
+	vcpu->io.error = error;
+}
+
 void mmu_guest_flush(struct mmu_vcpu *m, enum tlb_scope scope, u64 arg)
 {
 	if (m->shadow)

@@ -59,6 +59,8 @@ enum mmu_fault {
  * or vcpu_enter_guest() first.
  */
 enum mmu_fault mmu_fault(struct mmu_vcpu *m, u64 addr, u32 access, struct x86_event *ev, int *error);
+/** The exit that MMU_ERROR is, or that mmu_load() failed: KVM_RUN gives @error. */
+void mmu_error_exit(struct vcpu *vcpu, int error, struct engine_exit *exit);
 
 /** Shadow: the guest flushed translations (engine->tlb_flush), or they changed their meaning. The hardware's own TLB is the engine's to flush.
  *  TLB_PAGE: in the vCPU's srcu section. */
