@@ -72,6 +72,10 @@ static void load_control(struct svm_vcpu *svm)
 
 	v->cr2 = s->cr2;
 	v->efer = s->efer | EFER_SVME;
+	/* Without paging it means nothing, and switching paging on exits. Shadow tables are on by then and not yet long mode's; and QEMU's TCG
+	 * does not come back from a guest that has LME set with PAE clear. */
+	if (!(s->efer & EFER_LMA))
+		v->efer &= ~EFER_LME;
 	/* Machine checks are the host's, and with MCE clear they would shut the processor down */
 	v->cr4 = s->cr4 | CR4_MCE;
 	svm_intercept(svm, SVM_EXIT_CR_READ + 4, !(s->cr4 & CR4_MCE));
@@ -85,9 +89,6 @@ static void load_control(struct svm_vcpu *svm)
 			v->cr4 &= ~(CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PCIDE);
 		v->cr4 &= ~(CR4_PCIDE | CR4_PGE);
 		v->efer |= EFER_NX;
-		/* Its paging is still off, ours is on and not yet long mode's */
-		if (!(s->efer & EFER_LMA))
-			v->efer &= ~EFER_LME;
 	}
 	v->cr0 = cr0;
 	svm_intercept(svm, SVM_EXIT_CR_READ + 0, cr0 != s->cr0);

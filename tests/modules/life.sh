@@ -57,6 +57,9 @@ else
 	echo "ok $((number += 1)) - CPUs come and go # SKIP this machine has one"
 fi
 
+pressure 96 2 2
+ok $? "a guest's memory stays what it is when its host moves it and its client forks"
+
 bad=0
 for i in 1 2 3 4 5 6 7 8 9 10; do
 	rmmod "$engine" && rmmod trine && [ ! -e /dev/kvm ] && insmod /lib/modules/trine.ko && insmod "/lib/modules/$engine.ko" || bad=1

@@ -4,6 +4,7 @@
 	tests/modules/modules.py api     the API's tests on /dev/kvm
 	tests/modules/modules.py life    VMs, CPUs and modules that come and go
 	tests/modules/modules.py events  trace events and statistics
+	tests/modules/modules.py endure  a thousand VMs and reloads, a hundred VMs at once, memory pressure with swap and KSM
 	tests/modules/modules.py vmx     in Bochs: the API's tests, and Debian's kernel in a guest; EPT and unrestricted guest
 	tests/modules/modules.py vmx-restricted   the same where real mode is emulated
 	tests/modules/modules.py vmx-shadow       the same without EPT
@@ -12,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import bochs  # noqa: E402
@@ -23,7 +25,9 @@ BUILD = os.path.realpath(os.environ.get("TRINE_BUILD") or os.path.join(ROOT, "bu
 SUBJECTS = {
     "api": (["api-kvm-" + name for name in ("system", "memory", "vcpu", "irq", "run", "files", "storm", "oom")],
             ["api-kvm-system", "api-kvm-memory", "api-kvm-vcpu", "api-kvm-irq", "api-kvm-run", "api-kvm-files", "api-kvm-storm", "api-kvm-oom"], []),
-    "life": (["modules/spin"], ["life trine-amd"], ["tests/life=" + os.path.join(HERE, "life.sh")]),
+    "life": (["modules/spin", "modules/pressure"], ["life trine-amd"], ["tests/life=" + os.path.join(HERE, "life.sh")]),
+    "endure": (["api-kvm-memory", "api-kvm-run", "api-kvm-irq", "modules/spin", "modules/pressure"],
+               ["endure trine-amd 1000 1800"], ["tests/endure=" + os.path.join(HERE, "endure.sh")]),
     "events": (["api-kvm-run", "modules/spin"], ["events"], ["tests/events=" + os.path.join(HERE, "events.sh")]),
 }
 
@@ -53,6 +57,12 @@ def main():
     else:
         programs, commands, added = SUBJECTS[sys.argv[1]]
         machine = ["--engine", "amd", "--timeout", "1100"]
+        if sys.argv[1] == "endure":
+            swap = tempfile.NamedTemporaryFile(prefix="trine-swap-")
+            swap.truncate(1 << 30)
+            os.set_inheritable(swap.fileno(), True)
+            machine = ["--engine", "amd", "--timeout", "14000", "--memory", "768", "--module", "virtio_blk",
+                       "--disk", "/dev/fd/%d" % swap.fileno()]
     with open(os.path.join(BUILD, "guest", "kernel-release"), encoding="utf-8") as f:
         release = f.read().strip()
     built = subprocess.run([os.path.join(ROOT, "scripts", "modules"), "--tests", "--kernel", "/lib/modules/%s/build" % release,
