@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+"""The KVM selftests of Debian's kernel on Trine's modules, beside Linux's own KVM on the same kind of outer machine (outer.py).
+
+	tests/modules/selftests.py                     the quick ones (make check)
+	tests/modules/selftests.py --long              all
+	tests/modules/selftests.py --only NAME ...     these
+	tests/modules/selftests.py --long --table docs/selftests.md    writes the table too
+
+A selftest ends with 0 (pass), 4 (skip) or something else (fail). The verdict of each: what passes on Linux's passes on ours, and what is
+run there is not skipped here; NOT_YET names those that are for what Trine does not have yet.
+
+Both engines run at the same time, each in a machine of its own. A selftest that does not end takes its machine with it: the rest goes on in
+a new one. So does, once, what was running when a machine ended by itself (QEMU's TCG aborts in some nested situations, Linux's KVM or not),
+which is said in a diagnostic; what fails is never tried again.
+"""
+import argparse
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from tap import Tap  # noqa: E402
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.realpath(os.path.join(HERE, "..", ".."))
+BUILD = os.path.realpath(os.environ.get("TRINE_BUILD") or os.path.join(ROOT, "build"))
+SELFTESTS = os.path.join(BUILD, "selftests")
+
+SLOW = set()
+NOT_YET = {}
+
+
+def say(text):
+    print("# " + text, flush=True)
+
+
+def kill_session(leader):
+    """Ends @leader's session: the emulator is in a process group of its own."""
+    for entry in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/stat" % entry, encoding="utf-8") as f:
+                fields = f.read().rpartition(")")[2].split()
+            if entry.isdigit() and int(fields[3]) == leader:
+                os.kill(int(entry), signal.SIGKILL)
+        except (OSError, IndexError, ValueError):
+            pass
+
+
+class Engine:
+    """One engine's run over @names: status and output of each, in machines one after the other."""
+
+    def __init__(self, name, names, limit, memory):
+        self.name, self.left, self.limit, self.memory = name, list(names), limit, memory
+        self.result = {}  # name: (status or a word, seconds, lines)
+        self.troubles, self.retried, self.machines = [], set(), 0
+
+    def run(self):
+        while self.left:
+            self.machine()
+
+    def machine(self):
+        self.machines += 1
+        argv = [os.path.join(HERE, "outer.py"), "--build", BUILD, "--engine", self.name, "--timeout", "7200", "--memory", self.memory,
+                "--add", "tests/selftests=" + os.path.join(HERE, "selftests.sh")]
+        for name in self.left:
+            argv += ["--program", os.path.join(SELFTESTS, "bin", name)]
+        argv.append("selftests %d %s" % (self.limit, " ".join(self.left)))
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                                   start_new_session=True)
+        lines = queue.Queue()
+        threading.Thread(target=self.read, args=(process.stdout, lines), daemon=True).start()
+        current, output, tail, ended = None, [], [], False
+        # A machine needs a while to come up, and may be alone with a dozen others
+        deadline = began = time.monotonic() + 300
+        while True:
+            try:
+                line = lines.get(timeout=max(0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if line is None:
+                ended = True
+                break
+            line = re.sub("^# ", "", line.rstrip())
+            tail = tail[-40:] + [line]
+            begin = re.fullmatch(r"selftest: begin (\S+)", line)
+            # What a program wrote last may lack its newline
+            end = re.fullmatch(r"(.*)selftest: end (\S+) (\d+)", line)
+            if begin:
+                current, output, began = begin.group(1), [], time.monotonic()
+                deadline = began + 2 * self.limit + 60
+            elif end:
+                self.result[current] = (int(end.group(3)), time.monotonic() - began, output + [end.group(1)])
+                self.left.remove(current)
+                current, deadline = None, time.monotonic() + 300
+            elif current:
+                output.append(line)
+            elif line.startswith("not ok") and "ends with status 0" not in line:
+                self.troubles.append(line)
+            elif self.troubles:
+                self.troubles.append(line)
+        kill_session(process.pid)
+        process.wait()
+        if not self.left:
+            return
+        # It was not to its end: whose fault was it?
+        if not current:
+            self.troubles += ["not ok - a machine of %s runs" % self.name] + tail
+            for name in self.left:
+                self.result[name] = ("no machine", 0, tail)
+            self.left = []
+        elif ended and current not in self.retried:
+            self.retried.add(current)
+            say("%s: the machine died in %s, which is tried again" % (self.name, current))
+            for line in tail[-8:]:
+                say("\t" + line)
+        else:
+            self.result[current] = ("machine died" if ended else "hangs", time.monotonic() - began, output)
+            self.left.remove(current)
+
+    @staticmethod
+    def read(stream, lines):
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+
+def verdict(result):
+    return {0: "pass", 4: "skip"}.get(result[0], "fail")
+
+
+def reason(result):
+    """Of a skip or failure, in a line."""
+    status, _, lines = result
+    lines = [line.strip() for line in lines if line.strip()]
+    if status == 4:
+        said = [line for line in lines if re.search(r"skip|[Rr]equire", line)]
+        return (said or lines or [""])[-1].removesuffix("# SKIP").replace("1..0 # SKIP - ", "")
+    if status == 137:
+        return "does not end"
+    for i, line in enumerate(lines):
+        if "Test Assertion Failure" in line:
+            where = lines[i + 1] if i + 1 < len(lines) else ""
+            return re.sub(r"^.*?(\w+\.c:\d+): ", r"\1: ", where)
+    return str(status) if isinstance(status, str) else "status %d" % status
+
+
+def cell(result):
+    return verdict(result) if verdict(result) == "pass" else "%s: %s" % (verdict(result), reason(result).replace("|", "\\|"))
+
+
+def table(path, names, missing, ours, linux):
+    with open(path, "w", encoding="utf-8") as f:
+        f.write("# The KVM selftests, on Trine's modules and on Linux's own KVM\n\n")
+        f.write("Written by `tests/modules/selftests.py --long --table %s`: Debian's linux-source-6.1 %s, on trine-amd.ko and on\n"
+                "kvm-amd.ko of the same kernel, on machines of QEMU's TCG.\n\n" % (
+                    os.path.relpath(path, ROOT), open(os.path.join(SELFTESTS, "version"), encoding="utf-8").read().strip()))
+        f.write("| selftest | Trine | Linux | |\n|---|---|---|---|\n")
+        for name in names:
+            f.write("| %s | %s | %s | %s |\n" % (name, cell(ours[name]), cell(linux[name]),
+                                                 "not yet: " + NOT_YET[name] if name in NOT_YET else ""))
+        for name in missing:
+            f.write("| %s | cannot be built | cannot be built | |\n" % name)
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--engines", default="amd,linux")
+    parser.add_argument("--limit", type=int, default=300, help="seconds for one selftest")
+    parser.add_argument("--memory", default="2048")
+    parser.add_argument("--table")
+    args = parser.parse_args()
+    tap = Tap()
+
+    if not os.path.exists("/usr/src/linux-source-6.1.tar.xz"):
+        print("1..0 # SKIP the package linux-source-6.1 is not installed: scripts/setup selftests")
+        return
+    with open(os.path.join(BUILD, "guest", "kernel-release"), encoding="utf-8") as f:
+        release = f.read().strip()
+    for what, argv in (("the selftests are built", ["selftests", SELFTESTS]),
+                       ("the modules are built for " + release, ["modules", "--kernel", "/lib/modules/%s/build" % release, BUILD])):
+        argv[0] = os.path.join(ROOT, "scripts", argv[0])
+        built = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if not tap.ok(not built.returncode, what):
+            tap.diag("\n".join(built.stdout.splitlines()[-30:]))
+            sys.exit(tap.end())
+
+    with open(os.path.join(SELFTESTS, "list"), encoding="utf-8") as f:
+        words = [line.split() for line in f]
+    missing = [w[0] for w in words if len(w) > 1]
+    names = [w[0] for w in words if len(w) == 1 and (args.long or w[0] not in SLOW)]
+    if args.only:
+        names = args.only
+    engines = [Engine(name, names, args.limit, args.memory) for name in args.engines.split(",")]
+    threads = [threading.Thread(target=engine.run) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    if len(engines) < 2:
+        engine = engines[0]
+        for name in names:
+            tap.ok(verdict(engine.result[name]) != "fail", "%s: %s (%.0f s)" % (name, cell(engine.result[name]), engine.result[name][1]))
+            if verdict(engine.result[name]) == "fail":
+                tap.diag("\n".join(engine.result[name][2][-30:]))
+        tap.diag("\n".join(engine.troubles))
+        sys.exit(tap.end())
+    ours, linux = engines[0].result, engines[1].result
+    for name in names:
+        mine, theirs = verdict(ours[name]), verdict(linux[name])
+        good = mine == "pass" or theirs == "skip" and mine == "skip" or theirs == "fail" and mine == "fail" or (
+            name in NOT_YET and (mine == "skip" or theirs == "fail"))
+        tap.ok(good, "%s: not worse than on Linux's" % name)
+        tap.diag("ours: %s (%.0f s); Linux's: %s (%.0f s)" % (cell(ours[name]), ours[name][1], cell(linux[name]), linux[name][1]))
+        if not good:
+            tap.diag("\n".join(ours[name][2][-30:]))
+    tap.ok(not engines[0].troubles, "the kernel has nothing to complain of, %d machine(s)" % engines[0].machines)
+    tap.diag("\n".join(engines[0].troubles))
+    if args.table:
+        table(args.table, names, missing, ours, linux)
+    sys.exit(tap.end())
+
+
+if __name__ == "__main__":
+    main()
