@@ -434,6 +434,14 @@ void cpuid_runtime_update(struct vcpu *vcpu)
 		if (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT)
 			set_bit32(&e->ecx, F(MONITOR), vcpu->misc_enable & MISC_ENABLE_MWAIT);
 	}
+	if (unlikely(vcpu->vm->exits_disabled & KVM_X86_DISABLE_EXITS_HLT)) {
+		/* Who halts without an exit cannot be woken by a hypercall */
+		u32 base = kvm_base(vcpu);
+
+		e = base ? vcpu_cpuid_entry(vcpu, base + 1, 0) : NULL;
+		if (e)
+			e->eax &= ~(1U << KVM_FEATURE_PV_UNHALT);
+	}
 	e = vcpu_cpuid_entry(vcpu, 7, 0);
 	if (e)
 		set_bit32(&e->ecx, F(OSPKE), (e->ecx & F(PKU)) && (vcpu->x86.cr4 & CR4_PKE));

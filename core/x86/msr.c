@@ -587,7 +587,7 @@ static bool guest_has(struct vcpu *vcpu, const struct msr_desc *d)
 	if (d->index == MSR_PLATFORM_INFO)
 		return !vcpu->vm->platform_info_hidden;
 	if (d->flags & M_PV)
-		return vcpu->pv_features & (1U << d->feature);
+		return vcpu_has_pv(vcpu, d->feature);
 	if (d->index == MSR_IA32_SPEC_CTRL || d->index == MSR_IA32_PRED_CMD)
 		return vcpu_has_feature(vcpu, X86_FEATURE_SPEC_CTRL) || vcpu_has_feature(vcpu, X86_FEATURE_AMD_IBRS) ||
 		       vcpu_has_feature(vcpu, X86_FEATURE_AMD_STIBP) || vcpu_has_feature(vcpu, X86_FEATURE_AMD_SSBD) ||
@@ -604,7 +604,7 @@ enum x86_result msr_get(struct vcpu *vcpu, u32 index, u64 *value, bool from_clie
 			return vcpu->vm->engine->get_msr(vcpu, index, value);
 		return X86_UNHANDLED;
 	}
-	if (!from_client && !guest_has(vcpu, d))
+	if (!(from_client && !(d->flags & M_PV)) && !guest_has(vcpu, d))
 		return X86_FAULT;
 	if (d->get)
 		return d->get(vcpu, index, value, from_client);
@@ -623,8 +623,10 @@ enum x86_result msr_set(struct vcpu *vcpu, u32 index, u64 value, bool from_clien
 			return vcpu->vm->engine->set_msr(vcpu, index, value);
 		return X86_UNHANDLED;
 	}
+	if (!(from_client && !(d->flags & M_PV)) && !guest_has(vcpu, d))
+		return X86_FAULT;
 	if (!from_client) {
-		if (!guest_has(vcpu, d) || (d->flags & M_RO))
+		if (d->flags & M_RO)
 			return X86_FAULT;
 		if (d->flags & M_NOP)
 			return X86_CONTINUE;

@@ -409,8 +409,10 @@ static long set_mp_state(struct vcpu *vcpu, const struct kvm_mp_state *mp)
 
 static long enable_cap(struct vcpu *vcpu, const struct kvm_enable_cap *cap)
 {
-	/* Those that Linux has here (Hyper-V's, PV feature enforcement) are not reported, so none is known */
-	return -EINVAL;
+	if (cap->flags || cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+		return -EINVAL;
+	vcpu->pv_enforced = cap->args[0];
+	return 0;
 }
 
 static long vapic_addr(struct vcpu *vcpu)

@@ -96,6 +96,7 @@ class Engine:
             elif end:
                 self.result[current] = (int(end.group(3)), time.monotonic() - began, output + [end.group(1)])
                 self.left.remove(current)
+                say("%s: %s: %s, %.0f s" % (self.name, current, cell(self.result[current]), self.result[current][1]))
                 current, deadline = None, time.monotonic() + 300
             elif current:
                 output.append(line)
