@@ -171,7 +171,8 @@ struct vcpu {
 	u64 guest_supported_xcr0;	/* (v) from CPUID leaf 0xD */
 	u64 ia32_xss;
 
-	/* CPUID: (v) after KVM_SET_CPUID2 */
+	/* CPUID: (v) after KVM_SET_CPUID2, fixed once guest code has run */
+	bool has_run;
 	struct kvm_cpuid_entry2 *cpuid;
 	u32 nr_cpuid;
 	u32 features[32];	/* by X86_FEATURE_* word, core/x86/cpuid.h */
@@ -184,6 +185,7 @@ struct vcpu {
 	/* MSRs that are state only; (v) */
 	u64 pat, mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	u64 misc_enable, apic_base, feature_control, arch_capabilities, spec_ctrl, smi_count, smbase, microcode_version;
+	u64 power_ctl;
 	u64 mcg_status, mcg_cap, mcg_ctl, mce_banks[32 * 4], platform_info, misc_features;
 	u64 tsc_offset, tsc_adjust, tsc_deadline;
 	u32 tsc_khz;

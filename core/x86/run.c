@@ -444,7 +444,6 @@ int x86_vcpu_run(struct vcpu *vcpu)
 		publish(vcpu);
 		return r;
 	}
-	run->exit_reason = KVM_EXIT_UNKNOWN;
 	r = take_dirty_regs(vcpu);
 	if (r)
 		goto out;
@@ -456,10 +455,16 @@ int x86_vcpu_run(struct vcpu *vcpu)
 	}
 	/* First what the client answered, then signals: the client relies on state that it can save then */
 	r = vcpu_complete_io(vcpu);
-	if (!r)
+	if (r) {
+		r = MIN(r, 0);
+	} else if (__atomic_load_n(&run->immediate_exit, __ATOMIC_ACQUIRE)) {
+		/* The exit that was completed is still told of, as Linux does */
+		r = -EINTR;
+	} else {
+		run->exit_reason = KVM_EXIT_UNKNOWN;
+		vcpu->has_run = true;
 		r = loop(vcpu);
-	else if (r > 0)
-		r = 0;
+	}
 out:
 	publish(vcpu);
 	return r;

@@ -321,7 +321,7 @@ int x86_vcpu_init(struct vcpu *vcpu)
 	/* Until the client gives a CPUID */
 	vcpu->maxphyaddr = 36;
 	vcpu->rsvd_gpa = MASK64(51, 36);
-	vcpu->cr4_reserved = ~0ULL;
+	vcpu->cr4_reserved = cpuid_cr4_reserved(vcpu);
 	vcpu->guest_supported_xcr0 = XCR0_FP | XCR0_SSE;
 	vcpu->mcg_cap = MCE_BANKS;
 	vcpu->pending_external_vector = -1;

@@ -44,9 +44,13 @@ static void ports(void)
 	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
 	equals(regs.rax & 0xffff, 0x5a5a, "the word had arrived");
 	memcpy((uint8_t *)g.run + g.run->io.data_offset, "\x44\x33\x22\x11", 4);
-	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
+	g.run->immediate_exit = 1;
+	refuses(EINTR, api.ioctl(g.vcpu, KVM_RUN, 0UL), "immediate_exit ends KVM_RUN once that is completed");
+	equals(g.run->exit_reason, KVM_EXIT_IO, "and leaves the exit as it was");
+	g.run->immediate_exit = 0;
 	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
 	equals(regs.rax, 0x11223344, "the double word has arrived");
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
 	guest_done(&g);
 }
 

@@ -103,6 +103,9 @@ static void sregs(void)
 	equals(s2.cr2, 0xabcdef, "it says the same");
 	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS2, &s2), "KVM_SET_SREGS2");
 	got = want;
+	got.cr4 = 0x7ff;
+	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS, &got), "without CPUID every old bit of CR4 is there");
+	got = want;
 	got.cr4 = ~0ULL;
 	refuses(EINVAL, api.ioctl(g.vcpu, KVM_SET_SREGS, &got), "reserved bits of CR4 are refused");
 	got = want;
@@ -137,6 +140,7 @@ static void fpu(void)
 	api.ioctl(g.vcpu, KVM_GET_FPU, &got);
 	tap_ok(got.fcw == 0x27f && !memcmp(got.xmm, want.xmm, sizeof(got.xmm)) && !memcmp(got.fpr[1], want.fpr[1], 10), "what was set is read");
 	accepts(api.ioctl(g.vcpu, KVM_GET_XSAVE, x), "KVM_GET_XSAVE");
+	accepts(api.ioctl(g.vcpu, KVM_SET_XSAVE, x), "what it gave is taken");
 	x->region[0] = 0x17f;
 	x->region[128] = 3;
 	accepts(api.ioctl(g.vcpu, KVM_SET_XSAVE, x), "KVM_SET_XSAVE");
@@ -209,6 +213,14 @@ static void cpuid(void)
 	n = c->nent;
 	accepts(api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "KVM_SET_CPUID2");
 	accepts(api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "and again");
+	guest_code(&g, 0x1000, "\xf4", 1);
+	equals(guest_run(&g), KVM_EXIT_HLT, "guest code runs");
+	accepts(api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "the same CPUID may be set afterwards");
+	c->entries[n - 1].eax ^= 1;
+	refuses(EINVAL, api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "another is refused");
+	c->entries[n - 1].eax ^= 1;
+	c->nent--;
+	refuses(EINVAL, api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "so is one of fewer leaves");
 	c->nent = ROOM;
 	accepts(api.ioctl(g.vcpu, KVM_GET_CPUID2, c), "KVM_GET_CPUID2");
 	equals(c->nent, n, "as many leaves as were set");

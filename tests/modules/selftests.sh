@@ -1,10 +1,15 @@
 #!/bin/sh
 # Runs the KVM selftests named in the arguments, on the outer machine (see selftests.py): LIMIT seconds each.
-#	selftests LIMIT NAME...
+#	selftests LIMIT 'NAME ARGUMENTS'...
 limit=$1
 shift
-for name; do
+for test; do
+	name=${test%% *}
 	echo "selftest: begin $name"
-	timeout -s KILL "$limit" "/tests/$name" 2>&1
-	echo "selftest: end $name $?"
+	# Marked, since some of them write TAP
+	{
+		timeout -s KILL "$limit" /tests/$test 2>&1
+		echo $? >/tmp/status
+	} | while IFS= read -r line || [ -n "$line" ]; do echo "| $line"; done
+	echo "selftest: end $name $(cat /tmp/status)"
 done
