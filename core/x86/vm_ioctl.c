@@ -44,7 +44,7 @@ static const struct {
 	{ KVM_CAP_DISABLE_QUIRKS, 1 }, { KVM_CAP_DISABLE_QUIRKS2, SUPPORTED_QUIRKS },
 	{ KVM_CAP_SET_BOOT_CPU_ID, 1 }, { KVM_CAP_INTERNAL_ERROR_DATA, 1 }, { KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
 	{ KVM_CAP_ENABLE_CAP, 1 }, { KVM_CAP_X86_SMM, 1 }, { KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1 }, { KVM_CAP_STEAL_TIME, 1 },
-	{ KVM_CAP_SYS_ATTRIBUTES, 1 }, { KVM_CAP_IOAPIC_POLARITY_IGNORED, 1 },
+	{ KVM_CAP_SYS_ATTRIBUTES, 1 }, { KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1 }, { KVM_CAP_IOAPIC_POLARITY_IGNORED, 1 },
 };
 
 int x86_check_extension(struct vm *vm, u64 cap)
@@ -292,6 +292,15 @@ static long reinject_control(struct vm *vm, u64 arg)
 	return vm->pit ? pit_reinject(vm, control.pit_reinject) : -ENXIO;
 }
 
+/* What shadow paging may have of tables; nested paging has no use for it, and needs as many as the guest's memory is large. */
+static long set_nr_mmu_pages(struct vm *vm, u64 pages)
+{
+	if (pages < VM_MIN_MMU_PAGES || pages > ~0U)
+		return -EINVAL;
+	__atomic_store_n(&vm->nr_mmu_pages, pages, __ATOMIC_RELAXED);
+	return 0;
+}
+
 long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data)
 {
 	switch (cmd) {
@@ -302,6 +311,8 @@ long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data)
 		vm->tss_addr = arg;
 		return 0;
 	case KVM_SET_IDENTITY_MAP_ADDR: return set_identity_map(vm, *(u64 *)data);
+	case KVM_SET_NR_MMU_PAGES: return set_nr_mmu_pages(vm, arg);
+	case KVM_GET_NR_MMU_PAGES: return __atomic_load_n(&vm->nr_mmu_pages, __ATOMIC_RELAXED);
 	case KVM_CREATE_IRQCHIP: return create_irqchip(vm);
 	case KVM_CREATE_PIT: return create_pit(vm, KVM_PIT_SPEAKER_DUMMY);
 	case KVM_CREATE_PIT2: return create_pit(vm, ((struct kvm_pit_config *)data)->flags);

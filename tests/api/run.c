@@ -547,6 +547,21 @@ static long now_ns(void)
 	return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
+/* Whether every counter's value is within the block that has as many as there are descriptors. */
+static bool compact(int fd)
+{
+	struct kvm_stats_header header;
+	bool good = pread(fd, &header, sizeof(header), 0) == sizeof(header);
+
+	for (uint32_t i = 0; good && i < header.num_desc; i++) {
+		struct kvm_stats_desc d;
+
+		good = pread(fd, &d, sizeof(d), header.desc_offset + i * (sizeof(d) + header.name_size)) == sizeof(d) &&
+		       d.offset < header.num_desc * 8;
+	}
+	return good;
+}
+
 static void stats(void)
 {
 	static const uint8_t code[] = { 0xe6, 0x10, 0xe6, 0x10, 0xf4 };
@@ -559,6 +574,7 @@ static void stats(void)
 	guest_code(&g, 0x1000, code, sizeof(code));
 	fd = (int)accepts(api.ioctl(g.vcpu, KVM_GET_STATS_FD, 0UL), "a vCPU's statistics");
 	vm_fd = (int)accepts(api.ioctl(g.vm, KVM_GET_STATS_FD, 0UL), "a VM's statistics");
+	tap_ok(compact(fd) && compact(vm_fd), "the values lie one behind the other");
 	tap_ok(counter(vm_fd, "remote_tlb_flush") >= 0, "the VM counts remote_tlb_flush");
 	guest_run(&g);
 	guest_run(&g);
@@ -834,6 +850,16 @@ static void max_ids(void)
 	api.close(vm);
 }
 
+static void mmu_pages(void)
+{
+	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL);
+
+	refuses(EINVAL, api.ioctl(vm, KVM_SET_NR_MMU_PAGES, 63UL), "fewer than 64 MMU pages are refused");
+	accepts(api.ioctl(vm, KVM_SET_NR_MMU_PAGES, 64UL), "64 are not");
+	equals(api.ioctl(vm, KVM_GET_NR_MMU_PAGES, 0UL), 64, "and are told");
+	api.close(vm);
+}
+
 static void disabled_exits(void)
 {
 	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL), vcpu;
@@ -870,6 +896,7 @@ const struct api_case api_cases[] = {
 	{ "pv-features", pv_features },
 	{ "disabled-exits", disabled_exits },
 	{ "emulation-failure", emulation_failure },
+	{ "mmu-pages", mmu_pages },
 	{ "halt-polling", halt_polling },
 	{ "max-vcpu-ids", max_ids },
 	{ "races", races },

@@ -44,13 +44,15 @@ SLOW = {
     "memslot_modification_stress_test": "-b 4M -i 20",
     "memslot_perf_test": "-l 1",
     "rseq_test": "",
+    "set_memory_region_test": "",
     "xapic_ipi_test": "",
     "xapic_state_test": "",
 }
-NESTED = "nested virtualization"
+NESTED, HYPERV = "nested virtualization", "Hyper-V"
 NOT_YET = {
     "hyperv_svm_test": NESTED, "nested_exceptions_test": NESTED, "svm_vmcall_test": NESTED, "svm_int_ctl_test": NESTED,
     "svm_nested_shutdown_test": NESTED, "svm_nested_soft_inject_test": NESTED, "triple_fault_event_test": NESTED,
+    "hyperv_clock": HYPERV, "hyperv_cpuid": HYPERV, "hyperv_features": HYPERV,
     "sev_migrate_tests": "SEV", "xen_shinfo_test": "Xen", "xen_vmcall_test": "Xen", "pmu_event_filter_test": "PMU",
 }
 
@@ -90,6 +92,8 @@ class Engine:
     def machine(self):
         self.machines += 1
         argv = [os.path.join(HERE, "outer.py"), "--build", BUILD, "--engine", self.name, "--timeout", "7200", "--memory", self.memory,
+                # The emulated TSC is a clock, though CPUID does not say so
+                "--append", "tsc=reliable",
                 "--add", "tests/selftests=" + os.path.join(HERE, "selftests.sh")]
         for name in self.left:
             argv += ["--program", os.path.join(SELFTESTS, "bin", name)]
@@ -241,9 +245,12 @@ def main():
     ours, linux = engines[0].result, engines[1].result
     for name in names:
         mine, theirs = verdict(ours[name]), verdict(linux[name])
-        good = mine == "pass" or theirs == "skip" and mine == "skip" or theirs == "fail" and mine == "fail" or (
-            name in NOT_YET and (mine == "skip" or theirs == "fail"))
-        tap.ok(good, "%s: not worse than on Linux's" % name)
+        good = mine == "pass" or theirs == "skip" and mine == "skip" or theirs == "fail" and mine == "fail"
+        if not good and name in NOT_YET:
+            tap.skip("not yet: " + NOT_YET[name], "%s: not worse than on Linux's" % name)
+            good = True
+        else:
+            tap.ok(good, "%s: not worse than on Linux's" % name)
         tap.diag("ours: %s (%.0f s); Linux's: %s (%.0f s)" % (cell(ours[name]), ours[name][1], cell(linux[name]), linux[name][1]))
         if not good:
             tap.diag("\n".join(ours[name][2][-30:]))
