@@ -4,12 +4,11 @@
 limit=$1
 shift
 for test; do
-	name=${test%% *}
-	echo "selftest: begin $name"
+	echo "selftest: begin $test"
 	# Marked, since some of them write TAP
 	{
 		timeout -s KILL "$limit" /tests/$test 2>&1
 		echo $? >/tmp/status
 	} | while IFS= read -r line || [ -n "$line" ]; do echo "| $line"; done
-	echo "selftest: end $name $(cat /tmp/status)"
+	echo "selftest: end $test = $(cat /tmp/status)"
 done
