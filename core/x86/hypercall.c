@@ -104,13 +104,26 @@ static enum x86_result map_gpa_range(struct vcpu *vcpu, u64 gpa, u64 pages, u64 
 	return X86_EXIT;
 }
 
-void hypercall_fix(struct vcpu *vcpu, u64 la, const u8 insn[HYPERCALL_LEN])
+bool hypercall_fix(struct vcpu *vcpu, const char *theirs, const char *own)
 {
+	const struct x86_state *st = &vcpu->x86;
+	u32 user = st->cpl == 3 ? PFERR_U : 0;
 	struct walk_result walk;
+	u8 insn[HYPERCALL_LEN];
+	u64 la = st->rip;
 
-	/* Not over a page's end: such a one goes on to be recognized each time */
-	if ((la & (HOST_PAGE_SIZE - 1)) + HYPERCALL_LEN <= HOST_PAGE_SIZE && mmu_walk(vcpu, la, PFERR_W, false, &walk))
-		vm_write_guest(vcpu->vm, vcpu, vcpu_as_id(vcpu), walk.gpa, insn, HYPERCALL_LEN);
+	if (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_FIX_HYPERCALL_INSN)
+		return false;
+	vcpu->vm->engine->state_sync(vcpu, REGS_SEG | REGS_CR);
+	if (st->mode != X86_MODE_LONG)
+		la = (u32)(la + st->seg[SEG_CS].base);
+	if ((la & (HOST_PAGE_SIZE - 1)) + HYPERCALL_LEN > HOST_PAGE_SIZE || !mmu_walk(vcpu, la, PFERR_I | user, false, &walk) ||
+	    vm_read_guest(vcpu->vm, vcpu_as_id(vcpu), walk.gpa, insn, HYPERCALL_LEN) || memcmp(insn, theirs, HYPERCALL_LEN))
+		return false;
+	/* Where the guest may not write it stays, and is recognized each time */
+	if (mmu_walk(vcpu, la, PFERR_W | user, false, &walk))
+		vm_write_guest(vcpu->vm, vcpu, vcpu_as_id(vcpu), walk.gpa, own, HYPERCALL_LEN);
+	return true;
 }
 
 enum x86_result hypercall_run(struct vcpu *vcpu)

@@ -155,15 +155,10 @@ static void debug_exception(struct svm_vcpu *svm, struct engine_exit *exit)
 
 static void undefined_opcode(struct svm_vcpu *svm, struct engine_exit *exit)
 {
-	u8 bytes[HYPERCALL_LEN];
-	struct vcpu *vcpu = &svm->vcpu;
-
-	/* VMCALL, which is Intel's: KVM's quirk is to put VMMCALL in its place */
-	if (!(vcpu->vm->disabled_quirks & KVM_X86_QUIRK_FIX_HYPERCALL_INSN) && fetch(svm, bytes, sizeof(bytes)) &&
-	    !memcmp(bytes, "\x0f\x01\xc1", sizeof(bytes))) {
-		hypercall_fix(vcpu, vcpu->x86.rip + (vcpu->x86.mode == X86_MODE_LONG ? 0 : svm->vmcb->cs.base), (const u8 *)"\x0f\x01\xd9");
+	/* VMCALL is Intel's, VMMCALL our own */
+	if (hypercall_fix(&svm->vcpu, "\x0f\x01\xc1", "\x0f\x01\xd9")) {
 		exit->reason = EXIT_HYPERCALL;
-		exit->insn_len = sizeof(bytes);
+		exit->insn_len = HYPERCALL_LEN;
 		return;
 	}
 	queue(exit, VEC_UD, false, 0);
