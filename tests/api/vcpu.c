@@ -188,7 +188,15 @@ static void msrs(void)
 	m.entry[0].data = m.entry[1].data = 0;
 	equals(api.ioctl(g.vcpu, KVM_GET_MSRS, &m), 2, "KVM_GET_MSRS too");
 	tap_ok(m.entry[0].data == 0x10 && m.entry[1].data == 0x2000, "what was set is read");
+	m.entry[0] = (struct kvm_msr_entry){ .index = 0xce, .data = 0x1800ff00 };
+	m.entry[1] = (struct kvm_msr_entry){ .index = 0x1fc, .data = 0x1234 };
+	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &m), 2, "a client sets PLATFORM_INFO and POWER_CTL as it likes");
+	m.entry[0].data = m.entry[1].data = 0;
+	equals(api.ioctl(g.vcpu, KVM_GET_MSRS, &m), 2, "they are read");
+	tap_ok(m.entry[0].data == 0x1800ff00 && m.entry[1].data == 0x1234, "as they were set");
 	m.head.nmsrs = 1;
+	m.entry[0] = (struct kvm_msr_entry){ .index = 0x345, .data = 1ULL << 40 };
+	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &m), 0, "of PERF_CAPABILITIES, which has no bits without a PMU, none is set");
 	m.entry[0] = (struct kvm_msr_entry){ .index = 0xc0000080, .data = ~0ULL };
 	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &m), 0, "reserved bits of EFER are not set");
 	m.head.nmsrs = 100000;

@@ -35,7 +35,7 @@ SELFTESTS = os.path.join(BUILD, "selftests")
 SLOW = {
     "access_tracking_perf_test": [""],
     "demand_paging_test": ["-b 16M"],
-    "dirty_log_test": ["-M dirty-log -i 2", "-M clear-log -i 2", "-M dirty-ring -i 2"],
+    "dirty_log_test": ["-M dirty-log -i 3", "-M clear-log -i 3", "-M dirty-ring -i 3"],
     "dirty_log_perf_test": ["-b 16M -i 2"],
     "hardware_disable_test": [""],
     "kvm_create_max_vcpus": [""],
