@@ -19,7 +19,7 @@
 
 #define VM_MAX_VCPUS	 255
 #define VM_MAX_VCPU_ID	 4096
-#define HALT_POLL_NS	 40000	/* how long a halted vCPU's thread spins at most before it sleeps, unless KVM_CAP_HALT_POLL says */
+#define HALT_POLL_NS	 40000	/* a halted vCPU's thread spins at most so long before it sleeps, but for KVM_CAP_HALT_POLL */
 #define VM_MIN_MMU_PAGES 64	/* tables that a shadow MMU needs at least: KVM_SET_NR_MMU_PAGES */
 #define VM_MEM_SLOTS	 32764	/* user slots for each address space, as Linux has */
 #define VM_ADDRESS_SPACES 2	/* 1 is SMRAM's view (KVM_CAP_MULTI_ADDRESS_SPACE) */

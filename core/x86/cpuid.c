@@ -555,7 +555,7 @@ static long install(struct vcpu *vcpu, struct kvm_cpuid_entry2 *entries, u32 nr)
 	if (vcpu->has_run) {
 		bool same = nr == old_nr;
 
-		/* A guest has found its processor by now: only the same may be said again. What is derived is not compared as it was given. */
+		/* A guest knows its processor by now: only the same may be said again. What is derived does not count. */
 		cpuid_runtime_update(vcpu);
 		for (u32 i = 0; same && i < nr; i++)
 			same = !memcmp(&entries[i], &old[i], offsetof(struct kvm_cpuid_entry2, padding));

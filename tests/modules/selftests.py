@@ -3,8 +3,8 @@
 
 	tests/modules/selftests.py                     the quick ones (make check)
 	tests/modules/selftests.py --long              all
-	tests/modules/selftests.py --only 'dirty_log_test -M dirty-ring' ...
-	tests/modules/selftests.py --long --table docs/selftests.md    writes the table too
+	tests/modules/selftests.py --only 'dirty_log_test -M dirty-ring -i 3' ...
+	tests/modules/selftests.py --long --table docs/selftests.md    writes the table too, with --only its rows
 
 A selftest ends with 0 (pass), 4 (skip) or something else (fail). The verdict of each: what passes on Linux's passes on ours, and what is
 run there is not skipped here; NOT_YET names those that are for what Trine does not have yet.
@@ -170,7 +170,7 @@ def reason(result):
     lines = [line.strip() for line in lines if line.strip()]
     if status == 4:
         said = [line for line in lines if re.search(r"skip|[Rr]equire", line)]
-        return (said or lines or [""])[-1].removesuffix("# SKIP").replace("1..0 # SKIP - ", "")
+        return (said or lines or [""])[-1].removesuffix("# SKIP").replace("1..0 # SKIP - ", "").replace("Requirement not met: ", "wants ")
     if status == 137:
         return "does not end"
     for i, line in enumerate(lines):
@@ -184,18 +184,21 @@ def cell(result):
     return verdict(result) if verdict(result) == "pass" else "%s: %s" % (verdict(result), reason(result).replace("|", "\\|"))
 
 
-def table(path, names, missing, ours, linux):
+def table(path, rows, keep):
+    """Writes the table of @rows, (name, ours, Linux's, remark); with @keep those that stand there already stay."""
+    lines = {}
+    if keep and os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            lines = {line.split("|")[1].strip(): line for line in f if line.startswith("| ") and not line.startswith("| selftest ")}
+    lines.update({row[0]: "| %s | %s | %s | %s |\n" % row for row in rows})
+    with open(os.path.join(SELFTESTS, "version"), encoding="utf-8") as f:
+        version = f.read().strip()
     with open(path, "w", encoding="utf-8") as f:
-        f.write("# The KVM selftests, on Trine's modules and on Linux's own KVM\n\n")
-        f.write("Written by `tests/modules/selftests.py --long --table %s`: Debian's linux-source-6.1 %s, on trine-amd.ko and on\n"
-                "kvm-amd.ko of the same kernel, on machines of QEMU's TCG.\n\n" % (
-                    os.path.relpath(path, ROOT), open(os.path.join(SELFTESTS, "version"), encoding="utf-8").read().strip()))
-        f.write("| selftest | Trine | Linux | |\n|---|---|---|---|\n")
-        for name in names:
-            f.write("| %s | %s | %s | %s |\n" % (name, cell(ours[name]), cell(linux[name]),
-                                                 "not yet: " + NOT_YET[program(name)] if program(name) in NOT_YET else ""))
-        for name in missing:
-            f.write("| %s | cannot be built | cannot be built | |\n" % name)
+        f.write("# The KVM selftests, on Trine's modules and on Linux's own KVM\n\n"
+                "Written by `tests/modules/selftests.py --long --table %s`: those of Debian's linux-source-6.1 %s, on\n"
+                "`trine-amd.ko` and on `kvm-amd.ko` of the same kernel, each on a machine of QEMU's TCG with two CPUs.\n\n"
+                "| selftest | Trine | Linux | |\n|---|---|---|---|\n" % (os.path.relpath(path, ROOT), version))
+        f.writelines(lines.values())
 
 
 def main():
@@ -262,7 +265,9 @@ def main():
     tap.ok(not engines[0].troubles, "the kernel has nothing to complain of, %d machine(s)" % engines[0].machines)
     tap.diag("\n".join(engines[0].troubles))
     if args.table:
-        table(args.table, names, missing, ours, linux)
+        rows = [(name, cell(ours[name]), cell(linux[name]), "not yet: " + NOT_YET[program(name)] if program(name) in NOT_YET else "")
+                for name in names]
+        table(args.table, rows + [(name, "cannot be built", "cannot be built", "") for name in missing], args.only)
     sys.exit(tap.end())
 
 
