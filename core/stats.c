@@ -19,6 +19,8 @@ struct stat_name {
 
 static const struct stat_name vm_names[] = {
 	VM_STAT(remote_tlb_flush),
+	VM_STAT(mmu_flush),
+	VM_STAT(mmio_exits_in_kernel),
 };
 
 static const struct stat_name vcpu_names[] = {
@@ -86,7 +88,7 @@ const char *stats_exit_name(unsigned reason)
 	return reason < EXIT_REASONS ? exit_names[reason] : NULL;
 }
 
-/* user_exit_NAME: what KVM_RUN returned to the client with. Those of other architectures are left out. */
+/* user_exit_NAME: what KVM_RUN returned to the client with. Those of other architectures have numbers. */
 static const char *const user_exit_names[VCPU_USER_EXITS] = {
 	[KVM_EXIT_UNKNOWN] = "unknown",
 	[KVM_EXIT_EXCEPTION] = "exception",
@@ -149,9 +151,13 @@ static void add_names(struct builder *b, const struct stat_name *names, unsigned
 
 static void add_reasons(struct builder *b, const char *prefix, const char *const *names, unsigned count, u32 offset)
 {
-	for (unsigned i = 0; i < count; i++)
-		if (names[i])
-			add(b, prefix, names[i], offset + i * sizeof(u64), CUMULATIVE | KVM_STATS_UNIT_NONE, 0);
+	for (unsigned i = 0; i < count; i++) {
+		char number[12];
+
+		/* Readers expect the values to lie one behind the other, without holes */
+		host_snprintf(number, sizeof(number), "%u", i);
+		add(b, prefix, names[i] ? names[i] : number, offset + i * sizeof(u64), CUMULATIVE | KVM_STATS_UNIT_NONE, 0);
+	}
 }
 
 /* The engine's stand behind core's own, in the order of its table. */

@@ -13,7 +13,6 @@
 
 /* Spinning before a sleep pays when the wake-up comes soon: it starts small, doubles while that holds, and ends when not. */
 #define HALT_POLL_START_NS 5000
-#define HALT_POLL_MAX_NS   40000
 
 #define RUN_PAGES 2 /* kvm_run, PIO data */
 
@@ -173,12 +172,14 @@ static bool poll_first(struct vcpu *vcpu, u64 start)
 
 static void adapt_poll(struct vcpu *vcpu, u64 slept_ns)
 {
-	if (slept_ns > HALT_POLL_MAX_NS * 2)
+	u32 max = __atomic_load_n(&vcpu->vm->max_halt_poll_ns, __ATOMIC_RELAXED);
+
+	if (slept_ns / 2 > max)
 		vcpu->halt_poll_ns = 0;
 	else if (!vcpu->halt_poll_ns)
-		vcpu->halt_poll_ns = HALT_POLL_START_NS;
+		vcpu->halt_poll_ns = MIN(HALT_POLL_START_NS, max);
 	else
-		vcpu->halt_poll_ns = MIN(vcpu->halt_poll_ns * 2, HALT_POLL_MAX_NS);
+		vcpu->halt_poll_ns = MIN(vcpu->halt_poll_ns * 2ULL, max);
 }
 
 int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu))
@@ -428,7 +429,7 @@ int vm_create_vcpu(struct vm *vm, u32 id)
 		return -EINVAL;
 	host_mutex_lock(&vm->lock);
 	r = -EINVAL;
-	if (vm->nr_vcpus >= VM_MAX_VCPUS)
+	if (vm->nr_vcpus >= VM_MAX_VCPUS || (vm->max_vcpu_ids && id >= vm->max_vcpu_ids))
 		goto unlock;
 	r = -EEXIST;
 	if (vm_vcpu_by_id(vm, id))

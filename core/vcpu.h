@@ -171,7 +171,8 @@ struct vcpu {
 	u64 guest_supported_xcr0;	/* (v) from CPUID leaf 0xD */
 	u64 ia32_xss;
 
-	/* CPUID: (v) after KVM_SET_CPUID2 */
+	/* CPUID: (v) after KVM_SET_CPUID2, fixed once guest code has run */
+	bool has_run;
 	struct kvm_cpuid_entry2 *cpuid;
 	u32 nr_cpuid;
 	u32 features[32];	/* by X86_FEATURE_* word, core/x86/cpuid.h */
@@ -179,10 +180,12 @@ struct vcpu {
 	u64 rsvd_gpa;		/* bits of a page table entry's address that must be zero */
 	u64 cr4_reserved, efer_allowed;
 	u32 pv_features;	/* KVM_CPUID_FEATURES eax */
+	bool pv_enforced;	/* KVM_CAP_ENFORCE_PV_FEATURE_CPUID: the guest has no others */
 
 	/* MSRs that are state only; (v) */
 	u64 pat, mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	u64 misc_enable, apic_base, feature_control, arch_capabilities, spec_ctrl, smi_count, smbase, microcode_version;
+	u64 power_ctl;
 	u64 mcg_status, mcg_cap, mcg_ctl, mce_banks[32 * 4], platform_info, misc_features;
 	u64 tsc_offset, tsc_adjust, tsc_deadline;
 	u32 tsc_khz;
@@ -328,6 +331,11 @@ enum x86_result vcpu_set_msr(struct vcpu *vcpu, u32 index, u64 value, bool from_
 /* cpuid.c */
 void vcpu_cpuid(struct vcpu *vcpu, u32 regs[4]);
 bool vcpu_has_feature(const struct vcpu *vcpu, u32 feature);
+/** @feature: KVM_FEATURE_*. Unless the client wants it otherwise a guest may use what CPUID does not show it. */
+static inline bool vcpu_has_pv(const struct vcpu *vcpu, u32 feature)
+{
+	return !vcpu->pv_enforced || (vcpu->pv_features & (1U << feature));
+}
 /* clock.c */
 u64 vcpu_read_tsc(struct vcpu *vcpu);
 u64 vm_kvmclock_ns(struct vm *vm);

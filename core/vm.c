@@ -50,6 +50,7 @@ int core_check_extension(struct vm *vm, u64 cap)
 	case KVM_CAP_IOEVENTFD_ANY_LENGTH:
 	case KVM_CAP_SIGNAL_MSI:
 	case KVM_CAP_BINARY_STATS_FD:
+	case KVM_CAP_HALT_POLL:
 		return 1;
 	case KVM_CAP_COALESCED_MMIO:
 		return KVM_COALESCED_MMIO_PAGE_OFFSET;
@@ -77,6 +78,7 @@ int core_check_extension(struct vm *vm, u64 cap)
 static long enable_cap(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	u64 allowed;
+	long r;
 
 	switch (cap->cap) {
 	case KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2:
@@ -92,6 +94,21 @@ static long enable_cap(struct vm *vm, const struct kvm_enable_cap *cap)
 	case KVM_CAP_DIRTY_LOG_RING:
 	case KVM_CAP_DIRTY_LOG_RING_ACQ_REL:
 		return cap->flags ? -EINVAL : dirty_ring_enable(vm, cap->args[0]);
+	case KVM_CAP_MAX_VCPU_ID:
+		if (cap->flags || cap->args[0] > VM_MAX_VCPU_ID)
+			return -EINVAL;
+		host_mutex_lock(&vm->lock);
+		/* It is said once */
+		if (!vm->max_vcpu_ids)
+			vm->max_vcpu_ids = cap->args[0];
+		r = vm->max_vcpu_ids == cap->args[0] ? 0 : -EINVAL;
+		host_mutex_unlock(&vm->lock);
+		return r;
+	case KVM_CAP_HALT_POLL:
+		if (cap->flags || cap->args[0] != (u32)cap->args[0])
+			return -EINVAL;
+		__atomic_store_n(&vm->max_halt_poll_ns, cap->args[0], __ATOMIC_RELAXED);
+		return 0;
 	default:
 		return x86_vm_enable_cap(vm, cap);
 	}
@@ -228,6 +245,7 @@ static long create_vm(u64 type)
 	vm->file.ops = &vm_ops;
 	vm->users = 1;
 	vm->engine = engine;
+	vm->max_halt_poll_ns = HALT_POLL_NS;
 	vm->client = host_client_get();
 	vm->pid = host_client_pid();
 	host_mutex_init(&vm->lock);

@@ -19,6 +19,8 @@
 
 #define VM_MAX_VCPUS	 255
 #define VM_MAX_VCPU_ID	 4096
+#define HALT_POLL_NS	 40000	/* a halted vCPU's thread spins at most so long before it sleeps, but for KVM_CAP_HALT_POLL */
+#define VM_MIN_MMU_PAGES 64	/* tables that a shadow MMU needs at least: KVM_SET_NR_MMU_PAGES */
 #define VM_MEM_SLOTS	 32764	/* user slots for each address space, as Linux has */
 #define VM_ADDRESS_SPACES 2	/* 1 is SMRAM's view (KVM_CAP_MULTI_ADDRESS_SPACE) */
 #define VM_MAX_IRQ_ROUTES 4096
@@ -115,8 +117,11 @@ struct vm {
 	/* Capabilities switched on by KVM_ENABLE_CAP (m) */
 	u32 user_space_msr_mask;	/* KVM_MSR_EXIT_REASON_* */
 	u64 disabled_quirks;
-	u32 exits_disabled;		/* KVM_X86_DISABLE_EXITS_* */
-	bool exception_payload, guest_smm, triple_fault_event;
+	u32 exits_disabled;		/* KVM_X86_DISABLE_EXITS_*; (i) once there are vCPUs */
+	u32 max_vcpu_ids;		/* KVM_CAP_MAX_VCPU_ID; 0: VM_MAX_VCPU_ID */
+	u32 max_halt_poll_ns;		/* (a) */
+	u32 nr_mmu_pages;		/* (a) KVM_SET_NR_MMU_PAGES; 0: by the guest's memory */
+	bool exception_payload, guest_smm, triple_fault_event, exit_on_emulation_failure;
 	u64 hypercall_exit_mask;
 	bool platform_info_hidden;	/* KVM_CAP_MSR_PLATFORM_INFO off: a guest's read is #GP */
 	struct msr_filter *msr_filter;	/* (s) core/x86/msr.c */

@@ -133,6 +133,7 @@ EXPORT(debug_code_hit);
 EXPORT(debug_int3);
 EXPORT(debug_trap);
 EXPORT(emul_deliver_event);
+EXPORT(hypercall_fix);
 EXPORT(mmu_create);
 EXPORT(mmu_destroy);
 EXPORT(mmu_error_exit);

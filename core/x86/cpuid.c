@@ -434,6 +434,14 @@ void cpuid_runtime_update(struct vcpu *vcpu)
 		if (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT)
 			set_bit32(&e->ecx, F(MONITOR), vcpu->misc_enable & MISC_ENABLE_MWAIT);
 	}
+	if (unlikely(vcpu->vm->exits_disabled & KVM_X86_DISABLE_EXITS_HLT)) {
+		/* Who halts without an exit cannot be woken by a hypercall */
+		u32 base = kvm_base(vcpu);
+
+		e = base ? vcpu_cpuid_entry(vcpu, base + 1, 0) : NULL;
+		if (e)
+			e->eax &= ~(1U << KVM_FEATURE_PV_UNHALT);
+	}
 	e = vcpu_cpuid_entry(vcpu, 7, 0);
 	if (e)
 		set_bit32(&e->ecx, F(OSPKE), (e->ecx & F(PKU)) && (vcpu->x86.cr4 & CR4_PKE));
@@ -483,6 +491,20 @@ static const struct {
 	{ CR4_OSXSAVE, X86_FEATURE_XSAVE }, { CR4_SMEP, X86_FEATURE_SMEP }, { CR4_SMAP, X86_FEATURE_SMAP },
 };
 
+u64 cpuid_cr4_reserved(const struct vcpu *vcpu)
+{
+	u64 reserved = ~CR4_PCE;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cr4_features); i++) {
+		u32 f = cr4_features[i].feature;
+
+		/* Before CPUID, KVM takes the oldest as given */
+		if (vcpu->cpuid ? vcpu_has_feature(vcpu, f) : X86_FEATURE_WORD(f) == CPUID_1_EDX || cpuid_supported(f))
+			reserved &= ~cr4_features[i].cr4;
+	}
+	return reserved;
+}
+
 /* Derives everything from a new table. */
 static void after_set(struct vcpu *vcpu)
 {
@@ -500,11 +522,7 @@ static void after_set(struct vcpu *vcpu)
 			vcpu->maxphyaddr = MIN(e->eax & 0xff, 52U);
 	}
 	vcpu->rsvd_gpa = vcpu->maxphyaddr < 52 ? MASK64(51, vcpu->maxphyaddr) : 0;
-	vcpu->cr4_reserved = ~CR4_PCE;
-	for (unsigned i = 0; i < ARRAY_SIZE(cr4_features); i++) {
-		if (vcpu_has_feature(vcpu, cr4_features[i].feature))
-			vcpu->cr4_reserved &= ~cr4_features[i].cr4;
-	}
+	vcpu->cr4_reserved = cpuid_cr4_reserved(vcpu);
 	vcpu->efer_allowed = (vcpu_has_feature(vcpu, X86_FEATURE_SYSCALL) ? EFER_SCE : 0) |
 			     (vcpu_has_feature(vcpu, X86_FEATURE_LM) ? EFER_LME : 0) |
 			     (vcpu_has_feature(vcpu, X86_FEATURE_NX) ? EFER_NX : 0) |
@@ -516,6 +534,9 @@ static void after_set(struct vcpu *vcpu)
 /* Takes ownership of @entries. 0 or -EINVAL. */
 static long install(struct vcpu *vcpu, struct kvm_cpuid_entry2 *entries, u32 nr)
 {
+	struct kvm_cpuid_entry2 *old;
+	u32 old_nr;
+
 	for (u32 i = 0; i < nr; i++) {
 		/* The linear address width is what pages tables of four or five levels give */
 		if (entries[i].function == 0x80000008) {
@@ -527,9 +548,24 @@ static long install(struct vcpu *vcpu, struct kvm_cpuid_entry2 *entries, u32 nr)
 			}
 		}
 	}
-	host_free(vcpu->cpuid);
+	old = vcpu->cpuid;
+	old_nr = vcpu->nr_cpuid;
 	vcpu->cpuid = entries;
 	vcpu->nr_cpuid = nr;
+	if (vcpu->has_run) {
+		bool same = nr == old_nr;
+
+		/* A guest knows its processor by now: only the same may be said again. What is derived does not count. */
+		cpuid_runtime_update(vcpu);
+		for (u32 i = 0; same && i < nr; i++)
+			same = !memcmp(&entries[i], &old[i], offsetof(struct kvm_cpuid_entry2, padding));
+		vcpu->cpuid = old;
+		vcpu->nr_cpuid = old_nr;
+		cpuid_runtime_update(vcpu);
+		host_free(entries);
+		return same ? 0 : -EINVAL;
+	}
+	host_free(old);
 	after_set(vcpu);
 	return 0;
 }

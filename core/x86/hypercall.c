@@ -8,6 +8,7 @@
 
 #include "core/x86/clock.h"
 #include "core/x86/irqchip/irqchip.h"
+#include "core/x86/mmu/walk.h"
 
 #define NSEC_PER_SEC 1000000000ULL
 
@@ -103,6 +104,28 @@ static enum x86_result map_gpa_range(struct vcpu *vcpu, u64 gpa, u64 pages, u64 
 	return X86_EXIT;
 }
 
+bool hypercall_fix(struct vcpu *vcpu, const char *theirs, const char *own)
+{
+	const struct x86_state *st = &vcpu->x86;
+	u32 user = st->cpl == 3 ? PFERR_U : 0;
+	struct walk_result walk;
+	u8 insn[HYPERCALL_LEN];
+	u64 la = st->rip;
+
+	if (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_FIX_HYPERCALL_INSN)
+		return false;
+	vcpu->vm->engine->state_sync(vcpu, REGS_SEG | REGS_CR);
+	if (st->mode != X86_MODE_LONG)
+		la = (u32)(la + st->seg[SEG_CS].base);
+	if ((la & (HOST_PAGE_SIZE - 1)) + HYPERCALL_LEN > HOST_PAGE_SIZE || !mmu_walk(vcpu, la, PFERR_I | user, false, &walk) ||
+	    vm_read_guest(vcpu->vm, vcpu_as_id(vcpu), walk.gpa, insn, HYPERCALL_LEN) || memcmp(insn, theirs, HYPERCALL_LEN))
+		return false;
+	/* Where the guest may not write it stays, and is recognized each time */
+	if (mmu_walk(vcpu, la, PFERR_W | user, false, &walk))
+		vm_write_guest(vcpu->vm, vcpu, vcpu_as_id(vcpu), walk.gpa, own, HYPERCALL_LEN);
+	return true;
+}
+
 enum x86_result hypercall_run(struct vcpu *vcpu)
 {
 	struct x86_state *s = &vcpu->x86;
@@ -121,16 +144,16 @@ enum x86_result hypercall_run(struct vcpu *vcpu)
 		switch (nr) {
 		case KVM_HC_VAPIC_POLL_IRQ: ret = 0; break;
 		case KVM_HC_KICK_CPU:
-			if (vcpu->pv_features & (1U << KVM_FEATURE_PV_UNHALT))
+			if (vcpu_has_pv(vcpu, KVM_FEATURE_PV_UNHALT))
 				ret = kick_cpu(vcpu, a1);
 			break;
 		case KVM_HC_CLOCK_PAIRING: ret = clock_pairing(vcpu, a0, a1); break;
 		case KVM_HC_SEND_IPI:
-			if (vcpu->pv_features & (1U << KVM_FEATURE_PV_SEND_IPI))
+			if (vcpu_has_pv(vcpu, KVM_FEATURE_PV_SEND_IPI))
 				ret = send_ipi(vcpu, a0, a1, a2, a3, mode64);
 			break;
 		case KVM_HC_SCHED_YIELD:
-			if (vcpu->pv_features & (1U << KVM_FEATURE_PV_SCHED_YIELD)) {
+			if (vcpu_has_pv(vcpu, KVM_FEATURE_PV_SCHED_YIELD)) {
 				host_cond_resched();
 				ret = 0;
 			}

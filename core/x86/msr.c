@@ -435,6 +435,11 @@ static enum x86_result get_xss(struct vcpu *vcpu, u32 index, u64 *value, bool fr
 	return X86_CONTINUE;
 }
 
+static enum x86_result set_zero(struct vcpu *vcpu, u32 index, u64 value, bool from_client)
+{
+	return value ? X86_FAULT : X86_CONTINUE;
+}
+
 static enum x86_result set_smbase(struct vcpu *vcpu, u32 index, u64 value, bool from_client)
 {
 	if (!from_client)
@@ -487,7 +492,7 @@ static const struct msr_desc descs[] = {
 	{ MSR_IA32_UCODE_WRITE, 1, .flags = M_CONST | M_NOP },
 	{ MSR_IA32_UCODE_REV, 1, AT(microcode_version), M_LIST | M_FEATURE | M_NOP, .writable = ALL, .init = 1ULL << 32 },
 	{ MSR_IA32_SMBASE, 1, AT(smbase), M_LIST, .writable = ALL, .init = 0x30000, .set = set_smbase },
-	{ MSR_PLATFORM_INFO, 1, AT(platform_info), M_LIST | M_RO | M_KEEP, .writable = PLATFORM_INFO_CPUID_FAULT,
+	{ MSR_PLATFORM_INFO, 1, AT(platform_info), M_LIST | M_RO | M_KEEP, .writable = ALL,
 	  .init = PLATFORM_INFO_CPUID_FAULT },
 	{ MSR_IA32_MPERF, 2, .flags = M_RO, .get = get_perf },
 	{ MSR_MTRRcap, 1, .flags = M_CONST | M_RO, .init = MTRR_CAP },
@@ -508,12 +513,14 @@ static const struct msr_desc descs[] = {
 	{ MSR_IA32_TEMPERATURE_TARGET, 1, .flags = M_CONST | M_RO },
 	{ MSR_IA32_DEBUGCTL, 1, .get = get_debugctl, .set = set_debugctl },
 	{ MSR_IA32_LASTBRANCHFROMIP, 4, .flags = M_CONST | M_NOP },
+	{ MSR_IA32_POWER_CTL, 1, AT(power_ctl), M_LIST, .writable = ALL },
 	{ MSR_IA32_MTRR_PHYSBASE0, 16, AT(mtrr_var), M_LIST, X86_FEATURE_MTRR, ALL, .set = set_mtrr_var },
 	{ MSR_MTRRfix64K_00000, 1, 0, M_LIST, X86_FEATURE_MTRR, .get = get_mtrr_fixed, .set = set_mtrr_fixed },
 	{ MSR_MTRRfix16K_80000, 2, 0, M_LIST, X86_FEATURE_MTRR, .get = get_mtrr_fixed, .set = set_mtrr_fixed },
 	{ MSR_MTRRfix4K_C0000, 8, 0, M_LIST, X86_FEATURE_MTRR, .get = get_mtrr_fixed, .set = set_mtrr_fixed },
 	{ MSR_IA32_CR_PAT, 1, AT(pat), M_LIST | M_KEEP | M_REGS, .writable = ALL, .init = 0x0007040600070406ULL, .set = set_pat },
 	{ MSR_MTRRdefType, 1, AT(mtrr_def_type), M_LIST, X86_FEATURE_MTRR, ALL, .set = set_mtrr_def },
+	{ MSR_IA32_PERF_CAPABILITIES, 1, 0, M_FEATURE | M_CONST | M_RO, X86_FEATURE_PDCM, .set = set_zero },
 	{ MSR_IA32_MC0_CTL, MCE_BANKS * 4, .get = get_mce, .set = set_mce },
 	{ MSR_RAPL_POWER_UNIT, 1, .flags = M_CONST | M_RO },
 	{ 0x00000611, 1, .flags = M_CONST | M_RO }, /* RAPL energy counters, which Linux probes without an exception handler */
@@ -587,7 +594,7 @@ static bool guest_has(struct vcpu *vcpu, const struct msr_desc *d)
 	if (d->index == MSR_PLATFORM_INFO)
 		return !vcpu->vm->platform_info_hidden;
 	if (d->flags & M_PV)
-		return vcpu->pv_features & (1U << d->feature);
+		return vcpu_has_pv(vcpu, d->feature);
 	if (d->index == MSR_IA32_SPEC_CTRL || d->index == MSR_IA32_PRED_CMD)
 		return vcpu_has_feature(vcpu, X86_FEATURE_SPEC_CTRL) || vcpu_has_feature(vcpu, X86_FEATURE_AMD_IBRS) ||
 		       vcpu_has_feature(vcpu, X86_FEATURE_AMD_STIBP) || vcpu_has_feature(vcpu, X86_FEATURE_AMD_SSBD) ||
@@ -604,7 +611,7 @@ enum x86_result msr_get(struct vcpu *vcpu, u32 index, u64 *value, bool from_clie
 			return vcpu->vm->engine->get_msr(vcpu, index, value);
 		return X86_UNHANDLED;
 	}
-	if (!from_client && !guest_has(vcpu, d))
+	if (!(from_client && !(d->flags & M_PV)) && !guest_has(vcpu, d))
 		return X86_FAULT;
 	if (d->get)
 		return d->get(vcpu, index, value, from_client);
@@ -623,8 +630,10 @@ enum x86_result msr_set(struct vcpu *vcpu, u32 index, u64 value, bool from_clien
 			return vcpu->vm->engine->set_msr(vcpu, index, value);
 		return X86_UNHANDLED;
 	}
+	if (!(from_client && !(d->flags & M_PV)) && !guest_has(vcpu, d))
+		return X86_FAULT;
 	if (!from_client) {
-		if (!guest_has(vcpu, d) || (d->flags & M_RO))
+		if (d->flags & M_RO)
 			return X86_FAULT;
 		if (d->flags & M_NOP)
 			return X86_CONTINUE;

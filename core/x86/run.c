@@ -171,11 +171,16 @@ static int block(struct vcpu *vcpu)
 
 /* ---- exits ------------------------------------------------------------------------------------------------------ */
 
-static void internal_error(struct vcpu *vcpu, u32 suberror)
+static int internal_error(struct vcpu *vcpu, u32 suberror)
 {
 	struct kvm_run *run = vcpu->run;
 
 	vcpu->stats->insn_emulation_fail++;
+	/* A program of the guest's is not to end the guest, unless the client wants to see to it */
+	if (suberror == KVM_INTERNAL_ERROR_EMULATION && vcpu->x86.cpl && !vcpu->vm->exit_on_emulation_failure) {
+		vcpu_queue_fault(vcpu, VEC_UD, false, 0);
+		return 1;
+	}
 	run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
 	memset(&run->internal, 0, sizeof(run->internal));
 	run->internal.suberror = suberror;
@@ -195,6 +200,7 @@ static void internal_error(struct vcpu *vcpu, u32 suberror)
 	} else {
 		run->internal.ndata = 0;
 	}
+	return 0;
 }
 
 static int handle_hlt(struct vcpu *vcpu, const struct engine_exit *exit)
@@ -354,7 +360,7 @@ int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
 	case EXIT_PAGE_FAULT:
 	case EXIT_DR: return emulate(vcpu);
 	case EXIT_EFAULT: return -EFAULT;
-	case EXIT_INTERNAL_ERROR: internal_error(vcpu, exit->suberror); return 0;
+	case EXIT_INTERNAL_ERROR: return internal_error(vcpu, exit->suberror);
 	case EXIT_FAIL_ENTRY:
 		run->exit_reason = KVM_EXIT_FAIL_ENTRY;
 		run->fail_entry.hardware_entry_failure_reason = exit->suberror;
@@ -438,7 +444,6 @@ int x86_vcpu_run(struct vcpu *vcpu)
 		publish(vcpu);
 		return r;
 	}
-	run->exit_reason = KVM_EXIT_UNKNOWN;
 	r = take_dirty_regs(vcpu);
 	if (r)
 		goto out;
@@ -450,10 +455,16 @@ int x86_vcpu_run(struct vcpu *vcpu)
 	}
 	/* First what the client answered, then signals: the client relies on state that it can save then */
 	r = vcpu_complete_io(vcpu);
-	if (!r)
+	if (r) {
+		r = MIN(r, 0);
+	} else if (__atomic_load_n(&run->immediate_exit, __ATOMIC_ACQUIRE)) {
+		/* The exit that was completed is still told of, as Linux does */
+		r = -EINTR;
+	} else {
+		run->exit_reason = KVM_EXIT_UNKNOWN;
+		vcpu->has_run = true;
 		r = loop(vcpu);
-	else if (r > 0)
-		r = 0;
+	}
 out:
 	publish(vcpu);
 	return r;

@@ -513,7 +513,12 @@ static void op_cpuid(struct emul *e, u32 regs[4])
 
 static bool op_has_feature(struct emul *e, u32 feature)
 {
-	return vcpu_has_feature(vcpu_of(e), feature);
+	struct vcpu *vcpu = vcpu_of(e);
+
+	/* KVM's quirk: MONITOR and MWAIT are there for who tries them, though CPUID does not show them */
+	if (feature == X86_FEATURE_MONITOR && !(vcpu->vm->disabled_quirks & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS))
+		return true;
+	return vcpu_has_feature(vcpu, feature);
 }
 
 static u64 op_rdtsc(struct emul *e)
@@ -569,7 +574,13 @@ static enum x86_result op_pause(struct emul *e)
 
 static enum x86_result op_hypercall(struct emul *e)
 {
-	return hypercall_run(vcpu_of(e));
+	struct vcpu *vcpu = vcpu_of(e);
+	/* VMMCALL is AMD's, VMCALL Intel's */
+	bool own = (e->cur->mnemonic == MN_VMMCALL) == cpuid_vendor_is_amd(vcpu);
+
+	if (!own && (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_FIX_HYPERCALL_INSN))
+		return emul_fault(e, VEC_UD);
+	return hypercall_run(vcpu);
 }
 
 static enum x86_result op_wbinvd(struct emul *e)

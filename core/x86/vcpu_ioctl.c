@@ -321,7 +321,7 @@ int x86_vcpu_init(struct vcpu *vcpu)
 	/* Until the client gives a CPUID */
 	vcpu->maxphyaddr = 36;
 	vcpu->rsvd_gpa = MASK64(51, 36);
-	vcpu->cr4_reserved = ~0ULL;
+	vcpu->cr4_reserved = cpuid_cr4_reserved(vcpu);
 	vcpu->guest_supported_xcr0 = XCR0_FP | XCR0_SSE;
 	vcpu->mcg_cap = MCE_BANKS;
 	vcpu->pending_external_vector = -1;
@@ -409,8 +409,10 @@ static long set_mp_state(struct vcpu *vcpu, const struct kvm_mp_state *mp)
 
 static long enable_cap(struct vcpu *vcpu, const struct kvm_enable_cap *cap)
 {
-	/* Those that Linux has here (Hyper-V's, PV feature enforcement) are not reported, so none is known */
-	return -EINVAL;
+	if (cap->flags || cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+		return -EINVAL;
+	vcpu->pv_enforced = cap->args[0];
+	return 0;
 }
 
 static long vapic_addr(struct vcpu *vcpu)

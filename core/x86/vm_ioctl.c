@@ -13,8 +13,8 @@
 #include "core/x86/msr.h"
 
 #define SUPPORTED_QUIRKS                                                                                               \
-	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT)
-#define SUPPORTED_DISABLE_EXITS 0
+	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN |           \
+	 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS)
 #define MSR_REASONS (KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER)
 #define X2APIC_API_VALID (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
 #define IDENTITY_MAP_DEFAULT 0xfffbc000ULL
@@ -42,14 +42,16 @@ static const struct {
 	{ KVM_CAP_X86_USER_SPACE_MSR, MSR_REASONS }, { KVM_CAP_X86_MSR_FILTER, 1 },
 	{ KVM_CAP_EXIT_HYPERCALL, HYPERCALL_EXIT_VALID }, { KVM_CAP_X2APIC_API, X2APIC_API_VALID },
 	{ KVM_CAP_DISABLE_QUIRKS, 1 }, { KVM_CAP_DISABLE_QUIRKS2, SUPPORTED_QUIRKS },
-	{ KVM_CAP_SET_BOOT_CPU_ID, 1 }, { KVM_CAP_INTERNAL_ERROR_DATA, 1 }, { KVM_CAP_EXIT_ON_EMULATION_FAILURE, 0 },
-	{ KVM_CAP_ENABLE_CAP, 1 }, { KVM_CAP_PCI_SEGMENT, 0 }, { KVM_CAP_X86_SMM, 1 }, { KVM_CAP_NESTED_STATE, 0 },
+	{ KVM_CAP_SET_BOOT_CPU_ID, 1 }, { KVM_CAP_INTERNAL_ERROR_DATA, 1 }, { KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
+	{ KVM_CAP_ENABLE_CAP, 1 }, { KVM_CAP_X86_SMM, 1 }, { KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1 }, { KVM_CAP_STEAL_TIME, 1 },
+	{ KVM_CAP_SYS_ATTRIBUTES, 1 }, { KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1 }, { KVM_CAP_IOAPIC_POLARITY_IGNORED, 1 },
 };
 
 int x86_check_extension(struct vm *vm, u64 cap)
 {
 	switch (cap) {
 	case KVM_CAP_XSAVE2: return fpu_client_size();
+	case KVM_CAP_X86_DISABLE_EXITS: return core_engine()->disable_exits;
 	case KVM_CAP_TSC_CONTROL:
 	case KVM_CAP_VM_TSC_CONTROL: return clock_can_scale();
 	}
@@ -99,6 +101,21 @@ int x86_vm_enable_cap(struct vm *vm, const struct kvm_enable_cap *cap)
 			return -EINVAL;
 		vm->hypercall_exit_mask = arg;
 		return 0;
+	case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
+		if (arg & ~1ULL)
+			return -EINVAL;
+		vm->exit_on_emulation_failure = arg;
+		return 0;
+	case KVM_CAP_X86_DISABLE_EXITS:
+		if (!arg || (arg & ~(u64)vm->engine->disable_exits))
+			return -EINVAL;
+		host_mutex_lock(&vm->lock);
+		if (!vm->nr_vcpus) {
+			vm->exits_disabled |= arg;
+			r = 0;
+		}
+		host_mutex_unlock(&vm->lock);
+		return r;
 	case KVM_CAP_MSR_PLATFORM_INFO: vm->platform_info_hidden = !arg; return 0;
 	}
 	return -EINVAL;
@@ -275,6 +292,15 @@ static long reinject_control(struct vm *vm, u64 arg)
 	return vm->pit ? pit_reinject(vm, control.pit_reinject) : -ENXIO;
 }
 
+/* What shadow paging may have of tables; nested paging has no use for it, and needs as many as the guest's memory is large. */
+static long set_nr_mmu_pages(struct vm *vm, u64 pages)
+{
+	if (pages < VM_MIN_MMU_PAGES || pages > ~0U)
+		return -EINVAL;
+	__atomic_store_n(&vm->nr_mmu_pages, pages, __ATOMIC_RELAXED);
+	return 0;
+}
+
 long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data)
 {
 	switch (cmd) {
@@ -285,6 +311,8 @@ long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data)
 		vm->tss_addr = arg;
 		return 0;
 	case KVM_SET_IDENTITY_MAP_ADDR: return set_identity_map(vm, *(u64 *)data);
+	case KVM_SET_NR_MMU_PAGES: return set_nr_mmu_pages(vm, arg);
+	case KVM_GET_NR_MMU_PAGES: return __atomic_load_n(&vm->nr_mmu_pages, __ATOMIC_RELAXED);
 	case KVM_CREATE_IRQCHIP: return create_irqchip(vm);
 	case KVM_CREATE_PIT: return create_pit(vm, KVM_PIT_SPEAKER_DUMMY);
 	case KVM_CREATE_PIT2: return create_pit(vm, ((struct kvm_pit_config *)data)->flags);

@@ -2,6 +2,7 @@
  * What an exit code (APM 2 appendix C) means to core.
  */
 #include "core/x86/debug.h"
+#include "core/x86/hypercall.h"
 #include "core/x86/mmu/walk.h"
 #include "engines/svm/svm.h"
 
@@ -154,12 +155,10 @@ static void debug_exception(struct svm_vcpu *svm, struct engine_exit *exit)
 
 static void undefined_opcode(struct svm_vcpu *svm, struct engine_exit *exit)
 {
-	u8 bytes[3];
-
-	/* VMCALL, which is Intel's */
-	if (fetch(svm, bytes, sizeof(bytes)) && !memcmp(bytes, "\x0f\x01\xc1", 3)) {
+	/* VMCALL is Intel's, VMMCALL our own */
+	if (hypercall_fix(&svm->vcpu, "\x0f\x01\xc1", "\x0f\x01\xd9")) {
 		exit->reason = EXIT_HYPERCALL;
-		exit->insn_len = sizeof(bytes);
+		exit->insn_len = HYPERCALL_LEN;
 		return;
 	}
 	queue(exit, VEC_UD, false, 0);

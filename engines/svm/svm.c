@@ -156,6 +156,8 @@ static void svm_cpuid_mask(u32 function, u32 index, u32 regs[4])
 
 struct engine_ops svm_engine = {
 	.name = "svm",
+	/* No processor of AMD's has the MSRs of C-state residency */
+	.disable_exits = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE,
 	.vm_size = sizeof(struct svm_vm),
 	.vcpu_size = sizeof(struct svm_vcpu),
 	.cpuid_mask = svm_cpuid_mask,

@@ -5,6 +5,7 @@
 #include "engines/vmx/vmx.h"
 
 #include "core/x86/debug.h"
+#include "core/x86/hypercall.h"
 
 /* ---- events -------------------------------------------------------------------------------------------------------------- */
 
@@ -171,6 +172,13 @@ static void exception(struct vmx_vcpu *c, u32 word, struct engine_exit *exit)
 		if (debug_int3(&c->vcpu, exit))
 			return;
 		break;
+	case VEC_UD:
+		/* VMMCALL is AMD's, VMCALL our own */
+		if (!hypercall_fix(&c->vcpu, "\x0f\x01\xd9", "\x0f\x01\xc1"))
+			break;
+		exit->reason = EXIT_HYPERCALL;
+		exit->insn_len = HYPERCALL_LEN;
+		return;
 	}
 	exit->reason = EXIT_EXCEPTION;
 	exit->event = event;

@@ -378,7 +378,7 @@ static void write_controls(struct vmx_vcpu *c)
 {
 	struct vcpu *vcpu = &c->vcpu;
 	u32 cpu = vmx_caps.cpu, cpu2 = vmx_caps.cpu2;
-	u32 exceptions = 1U << VEC_DB | 1U << VEC_AC | 1U << VEC_MC;
+	u32 exceptions = 1U << VEC_DB | 1U << VEC_AC | 1U << VEC_MC | 1U << VEC_UD;
 	u64 bitmap;
 
 	if (c->window_irq || (c->window_nmi && !vmx_options.vnmi))

@@ -295,6 +295,7 @@ out:
 
 struct engine_ops vmx_engine = {
 	.name = "vmx",
+	.disable_exits = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE,
 	.vm_size = sizeof(struct vmx_vm),
 	.vcpu_size = sizeof(struct vmx_vcpu),
 	.cpuid_mask = vmx_cpuid_mask,

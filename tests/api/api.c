@@ -53,7 +53,7 @@ int set_region(int vm, uint32_t slot, uint32_t flags, uint64_t gpa, uint64_t siz
 	return api.ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-static bool init(struct guest *g, unsigned pages, bool irqchip)
+static bool init(struct guest *g, unsigned pages, bool irqchip, const struct kvm_enable_cap *cap)
 {
 	memset(g, 0, sizeof(*g));
 	g->vcpu = -1;
@@ -66,6 +66,8 @@ static bool init(struct guest *g, unsigned pages, bool irqchip)
 		return tap_ok(false, "guest memory: %s", strerror(errno));
 	if (irqchip && api.ioctl(g->vm, KVM_CREATE_IRQCHIP, 0UL))
 		return tap_ok(false, "interrupt chips: %s", strerror(errno));
+	if (cap && api.ioctl(g->vm, KVM_ENABLE_CAP, cap))
+		return tap_ok(false, "KVM_ENABLE_CAP %u: %s", cap->cap, strerror(errno));
 	g->vcpu = api.ioctl(g->vm, KVM_CREATE_VCPU, 0UL);
 	if (g->vcpu < 0)
 		return tap_ok(false, "a vCPU: %s", strerror(errno));
@@ -78,12 +80,17 @@ static bool init(struct guest *g, unsigned pages, bool irqchip)
 
 bool guest_init(struct guest *g, unsigned pages)
 {
-	return init(g, pages, false);
+	return init(g, pages, false, NULL);
 }
 
 bool guest_init_irqchip(struct guest *g, unsigned pages)
 {
-	return init(g, pages, true);
+	return init(g, pages, true, NULL);
+}
+
+bool guest_init_cap(struct guest *g, unsigned pages, uint32_t cap, uint64_t arg)
+{
+	return init(g, pages, false, &(struct kvm_enable_cap){ .cap = cap, .args = { arg } });
 }
 
 void guest_done(struct guest *g)

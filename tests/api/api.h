@@ -55,6 +55,8 @@ int api_system(void);
 bool guest_init(struct guest *g, unsigned pages);
 /** As guest_init(), with KVM_CREATE_IRQCHIP before the vCPU. */
 bool guest_init_irqchip(struct guest *g, unsigned pages);
+/** As guest_init(), with KVM_ENABLE_CAP(@cap, @arg) before the vCPU. */
+bool guest_init_cap(struct guest *g, unsigned pages, uint32_t cap, uint64_t arg);
 void guest_done(struct guest *g);
 /** Real mode at 0000:@ip with flat segments, and @code there. */
 void guest_code(struct guest *g, uint16_t ip, const void *code, size_t len);

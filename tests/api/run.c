@@ -44,9 +44,13 @@ static void ports(void)
 	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
 	equals(regs.rax & 0xffff, 0x5a5a, "the word had arrived");
 	memcpy((uint8_t *)g.run + g.run->io.data_offset, "\x44\x33\x22\x11", 4);
-	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
+	g.run->immediate_exit = 1;
+	refuses(EINTR, api.ioctl(g.vcpu, KVM_RUN, 0UL), "immediate_exit ends KVM_RUN once that is completed");
+	equals(g.run->exit_reason, KVM_EXIT_IO, "and leaves the exit as it was");
+	g.run->immediate_exit = 0;
 	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
 	equals(regs.rax, 0x11223344, "the double word has arrived");
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
 	guest_done(&g);
 }
 
@@ -175,34 +179,41 @@ static void *poke(void *arg)
 	return NULL;
 }
 
-static void interrupted(const char *what, const uint8_t *code, size_t len)
+/* The guest runs @what, without an end, until a signal. Closes it. */
+static void interrupted_in(struct guest *g, const char *what, const uint8_t *code, size_t len)
 {
 	struct sigaction act = { .sa_handler = on_signal }, old;
 	struct poker p = { pthread_self(), SIGUSR1, false };
 	pthread_t thread;
-	struct guest g;
 	int r, error;
 
-	if (!guest_init_irqchip(&g, 16))
-		return;
-	guest_code(&g, 0x1000, code, len);
+	guest_code(g, 0x1000, code, len);
 	sigaction(SIGUSR1, &act, &old);
 	handled = 0;
 	pthread_create(&thread, NULL, poke, &p);
-	r = api.ioctl(g.vcpu, KVM_RUN, 0UL);
+	r = api.ioctl(g->vcpu, KVM_RUN, 0UL);
 	error = errno;
 	__atomic_store_n(&p.stop, true, __ATOMIC_SEQ_CST);
 	pthread_join(thread, NULL);
 	tap_ok(r == -1 && error == EINTR, "a signal ends KVM_RUN in %s", what);
-	equals(g.run->exit_reason, KVM_EXIT_INTR, "the exit reason says so");
+	equals(g->run->exit_reason, KVM_EXIT_INTR, "the exit reason says so");
 	tap_ok(handled > 0, "its handler ran");
 	sigaction(SIGUSR1, &old, NULL);
-	guest_done(&g);
+	guest_done(g);
 }
+
+static void interrupted(const char *what, const uint8_t *code, size_t len)
+{
+	struct guest g;
+
+	if (guest_init_irqchip(&g, 16))
+		interrupted_in(&g, what, code, len);
+}
+
+static const uint8_t halted[] = { 0xfb, 0xf4, 0xeb, 0xfd }; /* sti; hlt; again */
 
 static void signals(void)
 {
-	static const uint8_t halted[] = { 0xfb, 0xf4, 0xeb, 0xfd }; /* sti; hlt; again */
 
 	interrupted("a loop", forever, sizeof(forever));
 	interrupted("a halt", halted, sizeof(halted));
@@ -543,6 +554,21 @@ static long now_ns(void)
 	return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
+/* Whether every counter's value is within the block that has as many as there are descriptors. */
+static bool compact(int fd)
+{
+	struct kvm_stats_header header;
+	bool good = pread(fd, &header, sizeof(header), 0) == sizeof(header);
+
+	for (uint32_t i = 0; good && i < header.num_desc; i++) {
+		struct kvm_stats_desc d;
+
+		good = pread(fd, &d, sizeof(d), header.desc_offset + i * (sizeof(d) + header.name_size)) == sizeof(d) &&
+		       d.offset < header.num_desc * 8;
+	}
+	return good;
+}
+
 static void stats(void)
 {
 	static const uint8_t code[] = { 0xe6, 0x10, 0xe6, 0x10, 0xf4 };
@@ -555,6 +581,7 @@ static void stats(void)
 	guest_code(&g, 0x1000, code, sizeof(code));
 	fd = (int)accepts(api.ioctl(g.vcpu, KVM_GET_STATS_FD, 0UL), "a vCPU's statistics");
 	vm_fd = (int)accepts(api.ioctl(g.vm, KVM_GET_STATS_FD, 0UL), "a VM's statistics");
+	tap_ok(compact(fd) && compact(vm_fd), "the values lie one behind the other");
 	tap_ok(counter(vm_fd, "remote_tlb_flush") >= 0, "the VM counts remote_tlb_flush");
 	guest_run(&g);
 	guest_run(&g);
@@ -679,6 +706,184 @@ static void races(void)
 	guest_done(&g);
 }
 
+static long vm_enable(int vm, uint32_t cap, uint64_t arg)
+{
+	struct kvm_enable_cap c = { .cap = cap, .args = { arg } };
+
+	return api.ioctl(vm, KVM_ENABLE_CAP, &c);
+}
+
+/* Guest code at @ip to its HLT, with #UD (vector 6) going to a handler at 0x1800 that sets SI to 0x55 and halts. True when that was run. */
+static bool undefined(struct guest *g, const void *code, size_t len)
+{
+	static const uint8_t handler[] = { 0xbe, 0x55, 0x00, 0xf4 };
+	struct kvm_regs regs;
+
+	guest_code(g, 0x1000, code, len);
+	memcpy(g->mem + 0x1800, handler, sizeof(handler));
+	memcpy(g->mem + 6 * 4, "\x00\x18\x00\x00", 4);
+	equals(guest_run(g), KVM_EXIT_HLT, "it comes to a HLT");
+	api.ioctl(g->vcpu, KVM_GET_REGS, &regs);
+	return (regs.rsi & 0xffff) == 0x55;
+}
+
+static void quirks(void)
+{
+	static const uint8_t monitor[] = { 0x31, 0xc0, 0x31, 0xc9, 0x31, 0xd2, 0x31, 0xf6, 0x0f, 0x01, 0xc8, 0x0f, 0x01, 0xc9, 0xf4 };
+	static const uint8_t vmcall[] = { 0x31, 0xf6, 0xb8, 0x01, 0x00, 0x0f, 0x01, 0xc1, 0xf4 };
+	static const uint8_t vmmcall[] = { 0x31, 0xf6, 0xb8, 0x01, 0x00, 0x0f, 0x01, 0xd9, 0xf4 };
+	uint64_t known = api.ioctl(api_system(), KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_DISABLE_QUIRKS2);
+	struct guest g;
+	bool a, b;
+
+	tap_ok(known & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS, "MONITOR's quirk can be switched off");
+	tap_ok(known & KVM_X86_QUIRK_FIX_HYPERCALL_INSN, "that of hypercalls can be switched off");
+	if (!guest_init(&g, 16))
+		return;
+	tap_ok(!undefined(&g, monitor, sizeof(monitor)), "MONITOR and MWAIT do nothing though CPUID does not show them");
+	tap_ok(!undefined(&g, vmcall, sizeof(vmcall)), "VMCALL is a hypercall");
+	tap_ok(!undefined(&g, vmmcall, sizeof(vmmcall)), "VMMCALL is one");
+	refuses(EINVAL, vm_enable(g.vm, KVM_CAP_DISABLE_QUIRKS2, 1ULL << 40), "an unknown quirk is refused");
+	accepts(vm_enable(g.vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS | KVM_X86_QUIRK_FIX_HYPERCALL_INSN),
+		"both are switched off");
+	tap_ok(undefined(&g, monitor, sizeof(monitor)), "then MONITOR is undefined");
+	a = undefined(&g, vmcall, sizeof(vmcall));
+	b = undefined(&g, vmmcall, sizeof(vmmcall));
+	tap_ok(a != b, "and one of the hypercall instructions");
+	guest_done(&g);
+}
+
+/* RDMSR of MSR_KVM_SYSTEM_TIME_NEW with #GP (vector 13) as above; then hypercall 11, KVM_HC_SCHED_YIELD. */
+static void pv_features(void)
+{
+	static const uint8_t code[] = {
+		0x31, 0xf6, 0x66, 0xb9, 0x01, 0x4d, 0x56, 0x4b, 0x0f, 0x32, /* xor si, si; mov ecx, 0x4b564d01; rdmsr */
+		0xf4,
+	};
+	static const uint8_t call[] = { 0x66, 0xb8, 0x0b, 0x00, 0x00, 0x00, 0x0f, 0x01, 0xc1, 0xf4 };
+	static const uint8_t handler[] = { 0xbe, 0x55, 0x00, 0xf4 };
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args = { 1 } };
+	struct kvm_regs regs;
+	struct guest g;
+
+	tap_ok(has_cap(api_system(), KVM_CAP_ENFORCE_PV_FEATURE_CPUID), "KVM_CAP_ENFORCE_PV_FEATURE_CPUID is there");
+	if (!guest_init(&g, 16))
+		return;
+	memcpy(g.mem + 0x1800, handler, sizeof(handler));
+	memcpy(g.mem + 13 * 4, "\x00\x18\x00\x00", 4);
+	for (int enforced = 0; enforced < 2; enforced++) {
+		guest_code(&g, 0x1000, code, sizeof(code));
+		equals(guest_run(&g), KVM_EXIT_HLT, "the guest reads the clock's MSR");
+		api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+		equals((regs.rsi & 0xffff) == 0x55, enforced, enforced ? "which it has not" : "which it has without CPUID's word");
+		guest_code(&g, 0x1000, call, sizeof(call));
+		equals(guest_run(&g), KVM_EXIT_HLT, "it yields");
+		api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+		equals((int32_t)regs.rax, enforced ? -1000 : 0, "the hypercall's result");
+		cap.flags = 1;
+		refuses(EINVAL, api.ioctl(g.vcpu, KVM_ENABLE_CAP, &cap), "a flag is refused");
+		cap.flags = 0;
+		accepts(api.ioctl(g.vcpu, KVM_ENABLE_CAP, &cap), "KVM_CAP_ENFORCE_PV_FEATURE_CPUID");
+	}
+	guest_done(&g);
+}
+
+/* A program of the guest's (CPL 3) has an x87 instruction with its operand in a device. There is no IDT: #UD shuts the processor down. */
+static int user_float(struct guest *g)
+{
+	static const uint8_t code[] = { 0xd9, 0x05, 0x00, 0x00, 0x70, 0x00, 0xf4 }; /* fld dword [0x700000] */
+	struct kvm_segment data = { .limit = 0xffffffff, .selector = 0x23, .type = 3, .present = 1, .dpl = 3, .db = 1, .s = 1, .g = 1 };
+	struct kvm_regs regs = { .rip = 0x1000, .rsp = 0x8000, .rflags = 2 };
+	struct kvm_sregs sregs;
+
+	api.ioctl(g->vcpu, KVM_GET_SREGS, &sregs);
+	sregs.cr0 = 0x11;
+	sregs.ds = sregs.es = sregs.ss = data;
+	data.type = 11;
+	data.selector = 0x1b;
+	sregs.cs = data;
+	sregs.idt.limit = 0;
+	memcpy(g->mem + 0x1000, code, sizeof(code));
+	api.ioctl(g->vcpu, KVM_SET_SREGS, &sregs);
+	api.ioctl(g->vcpu, KVM_SET_REGS, &regs);
+	return guest_run(g);
+}
+
+static void emulation_failure(void)
+{
+	struct guest g;
+	int r;
+
+	if (!guest_init(&g, 16))
+		return;
+	refuses(EINVAL, vm_enable(g.vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 2), "anything but 0 and 1 is refused");
+	r = user_float(&g);
+	guest_done(&g);
+	if (r == KVM_EXIT_MMIO)
+		return tap_skip("this engine emulates it", "what cannot be emulated at CPL 3");
+	equals(r, KVM_EXIT_SHUTDOWN, "what cannot be emulated at CPL 3 is #UD");
+	if (!guest_init_cap(&g, 16, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1))
+		return;
+	equals(user_float(&g), KVM_EXIT_INTERNAL_ERROR, "with the capability it is the client's");
+	equals(g.run->emulation_failure.suberror, KVM_INTERNAL_ERROR_EMULATION, "an emulation failure");
+	tap_ok(!memcmp(g.run->emulation_failure.insn_bytes, "\xd9\x05", 2), "with the instruction");
+	guest_done(&g);
+}
+
+static void halt_polling(void)
+{
+	struct guest g;
+
+	if (!guest_init(&g, 4))
+		return;
+	refuses(EINVAL, vm_enable(g.vm, KVM_CAP_HALT_POLL, 1ULL << 32), "more than 32 bits of nanoseconds are refused");
+	accepts(vm_enable(g.vm, KVM_CAP_HALT_POLL, 0), "0: no polling");
+	accepts(vm_enable(g.vm, KVM_CAP_HALT_POLL, 1000000), "a millisecond");
+	guest_done(&g);
+}
+
+static void max_ids(void)
+{
+	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL), vcpu;
+	int max = api.ioctl(vm, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_MAX_VCPU_ID);
+
+	refuses(EINVAL, vm_enable(vm, KVM_CAP_MAX_VCPU_ID, max + 1), "more vCPU IDs than there can be are refused");
+	accepts(vm_enable(vm, KVM_CAP_MAX_VCPU_ID, 4), "four");
+	accepts(vm_enable(vm, KVM_CAP_MAX_VCPU_ID, 4), "the same once more");
+	refuses(EINVAL, vm_enable(vm, KVM_CAP_MAX_VCPU_ID, 5), "another number is refused");
+	refuses(EINVAL, api.ioctl(vm, KVM_CREATE_VCPU, 4UL), "vCPU 4 is refused");
+	vcpu = accepts(api.ioctl(vm, KVM_CREATE_VCPU, 3UL), "vCPU 3 is not");
+	api.close(vcpu);
+	api.close(vm);
+}
+
+static void mmu_pages(void)
+{
+	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL);
+
+	refuses(EINVAL, api.ioctl(vm, KVM_SET_NR_MMU_PAGES, 63UL), "fewer than 64 MMU pages are refused");
+	accepts(api.ioctl(vm, KVM_SET_NR_MMU_PAGES, 64UL), "64 are not");
+	equals(api.ioctl(vm, KVM_GET_NR_MMU_PAGES, 0UL), 64, "and are told");
+	api.close(vm);
+}
+
+static void disabled_exits(void)
+{
+	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL), vcpu;
+	struct guest g;
+	uint64_t known = api.ioctl(vm, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_X86_DISABLE_EXITS);
+
+	refuses(EINVAL, vm_enable(vm, KVM_CAP_X86_DISABLE_EXITS, 1ULL << 20), "an unknown exit is refused");
+	vcpu = api.ioctl(vm, KVM_CREATE_VCPU, 0UL);
+	refuses(EINVAL, vm_enable(vm, KVM_CAP_X86_DISABLE_EXITS, known ? known : 2), "not with a vCPU");
+	api.close(vcpu);
+	api.close(vm);
+	if (!(known & KVM_X86_DISABLE_EXITS_HLT))
+		tap_skip("this engine always leaves guest code for HLT", "HLT without an exit");
+	else if (guest_init_cap(&g, 16, KVM_CAP_X86_DISABLE_EXITS, known))
+		interrupted_in(&g, "a halt without an exit", halted, sizeof(halted));
+}
+
 const struct api_case api_cases[] = {
 	{ "halt", halt },
 	{ "ports", ports },
@@ -697,6 +902,13 @@ const struct api_case api_cases[] = {
 	{ "coalesced", coalesced },
 	{ "stats", stats },
 	{ "stats-own", stats_own },
+	{ "quirks", quirks },
+	{ "pv-features", pv_features },
+	{ "disabled-exits", disabled_exits },
+	{ "emulation-failure", emulation_failure },
+	{ "mmu-pages", mmu_pages },
+	{ "halt-polling", halt_polling },
+	{ "max-vcpu-ids", max_ids },
 	{ "races", races },
 	{ NULL, NULL },
 };

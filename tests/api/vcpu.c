@@ -103,6 +103,9 @@ static void sregs(void)
 	equals(s2.cr2, 0xabcdef, "it says the same");
 	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS2, &s2), "KVM_SET_SREGS2");
 	got = want;
+	got.cr4 = 0x7ff;
+	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS, &got), "without CPUID every old bit of CR4 is there");
+	got = want;
 	got.cr4 = ~0ULL;
 	refuses(EINVAL, api.ioctl(g.vcpu, KVM_SET_SREGS, &got), "reserved bits of CR4 are refused");
 	got = want;
@@ -137,6 +140,7 @@ static void fpu(void)
 	api.ioctl(g.vcpu, KVM_GET_FPU, &got);
 	tap_ok(got.fcw == 0x27f && !memcmp(got.xmm, want.xmm, sizeof(got.xmm)) && !memcmp(got.fpr[1], want.fpr[1], 10), "what was set is read");
 	accepts(api.ioctl(g.vcpu, KVM_GET_XSAVE, x), "KVM_GET_XSAVE");
+	accepts(api.ioctl(g.vcpu, KVM_SET_XSAVE, x), "what it gave is taken");
 	x->region[0] = 0x17f;
 	x->region[128] = 3;
 	accepts(api.ioctl(g.vcpu, KVM_SET_XSAVE, x), "KVM_SET_XSAVE");
@@ -184,7 +188,15 @@ static void msrs(void)
 	m.entry[0].data = m.entry[1].data = 0;
 	equals(api.ioctl(g.vcpu, KVM_GET_MSRS, &m), 2, "KVM_GET_MSRS too");
 	tap_ok(m.entry[0].data == 0x10 && m.entry[1].data == 0x2000, "what was set is read");
+	m.entry[0] = (struct kvm_msr_entry){ .index = 0xce, .data = 0x1800ff00 };
+	m.entry[1] = (struct kvm_msr_entry){ .index = 0x1fc, .data = 0x1234 };
+	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &m), 2, "a client sets PLATFORM_INFO and POWER_CTL as it likes");
+	m.entry[0].data = m.entry[1].data = 0;
+	equals(api.ioctl(g.vcpu, KVM_GET_MSRS, &m), 2, "they are read");
+	tap_ok(m.entry[0].data == 0x1800ff00 && m.entry[1].data == 0x1234, "as they were set");
 	m.head.nmsrs = 1;
+	m.entry[0] = (struct kvm_msr_entry){ .index = 0x345, .data = 1ULL << 40 };
+	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &m), 0, "of PERF_CAPABILITIES, which has no bits without a PMU, none is set");
 	m.entry[0] = (struct kvm_msr_entry){ .index = 0xc0000080, .data = ~0ULL };
 	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &m), 0, "reserved bits of EFER are not set");
 	m.head.nmsrs = 100000;
@@ -209,6 +221,14 @@ static void cpuid(void)
 	n = c->nent;
 	accepts(api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "KVM_SET_CPUID2");
 	accepts(api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "and again");
+	guest_code(&g, 0x1000, "\xf4", 1);
+	equals(guest_run(&g), KVM_EXIT_HLT, "guest code runs");
+	accepts(api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "the same CPUID may be set afterwards");
+	c->entries[n - 1].eax ^= 1;
+	refuses(EINVAL, api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "another is refused");
+	c->entries[n - 1].eax ^= 1;
+	c->nent--;
+	refuses(EINVAL, api.ioctl(g.vcpu, KVM_SET_CPUID2, c), "so is one of fewer leaves");
 	c->nent = ROOM;
 	accepts(api.ioctl(g.vcpu, KVM_GET_CPUID2, c), "KVM_GET_CPUID2");
 	equals(c->nent, n, "as many leaves as were set");

@@ -485,7 +485,11 @@ static void test_x2apic(void)
 	lapic_x2apic_write(cpu[1], 0x80b, 0);
 	tap_ok(lapic_x2apic_write(cpu[0], 0x830, 3ULL << 32 | 0x4857) == X86_CONTINUE && take(1) == 0x57 && take(0) == 0x57,
 	       "x2apic: a logical destination of two bits reaches both");
-	tap_ok(lapic_x2apic_write(cpu[0], 0x830, BIT64(12)) == X86_FAULT, "x2apic: reserved bits of ICR are #GP");
+	tap_ok(lapic_x2apic_write(cpu[0], 0x830, BIT64(13)) == X86_FAULT, "x2apic: reserved bits of ICR are #GP");
+	tap_ok(lapic_x2apic_write(cpu[0], 0x830, 3ULL << 32 | 0x4867 | BIT64(12)) == X86_CONTINUE &&
+		       lapic_x2apic_read(cpu[0], 0x830, &value) == X86_CONTINUE && value == (3ULL << 32 | 0x4867) && take(1) == 0x67 &&
+		       take(0) == 0x67,
+	       "x2apic: but for the delivery status of an xAPIC, which is forgotten");
 	tap_ok(mmio_read(cpu[0], 0xfee00020) == 0xdeadbeef, "x2apic: the page in memory is gone");
 	machine_end();
 }

@@ -438,7 +438,7 @@ static u64 x2apic_writable(unsigned offset)
 	switch (offset) {
 	case APIC_TPR: return 0xff;
 	case APIC_SVR: return 0x11ff;
-	case APIC_ICR: return 0xffffffff000ccfffULL;
+	case APIC_ICR: return 0xffffffff000ccfffULL | ICR_BUSY; /* who writes back what an xAPIC gave: KVM lets it pass */
 	case APIC_LVT_TIMER: return 0x710ff;
 	case APIC_LVT_THERMAL:
 	case APIC_LVT_PERF: return 0x117ff;
@@ -468,6 +468,7 @@ enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value)
 	}
 	host_event_apic(true, offset, value);
 	if (offset == APIC_ICR) {
+		value &= ~ICR_BUSY;
 		lapic_set_reg(l, APIC_ICR2, value >> 32);
 		lapic_set_reg(l, APIC_ICR, value);
 		lapic_send_ipi(l, value, value >> 32);
@@ -628,8 +629,8 @@ int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 			value = LAPIC_VERSION;
 		if (offset >= APIC_LVT_TIMER && offset <= APIC_LVT_ERROR)
 			value &= lvt_mask(offset);
-		/* Vectors 0 to 15 are never pending or in service. */
-		if (offset == APIC_IRR || offset == APIC_ISR)
+		/* Vectors 0 to 15 are never in service; in the IRR they wait for ever, below every priority */
+		if (offset == APIC_ISR)
 			value &= ~0xffffU;
 		lapic_set_reg(l, offset, value);
 	}

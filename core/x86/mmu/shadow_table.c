@@ -5,7 +5,7 @@
 
 /* Of all guest pages, as many in fiftieths may be tables at once: a guest decides what it calls a table. */
 #define LIMIT_SHARE 50
-#define LIMIT_MIN   64
+#define LIMIT_MIN   VM_MIN_MMU_PAGES
 #define RECYCLE	    16
 
 #define PDPT_LINK BIT64(0) /* SDM 3A table 4-8: the rest is reserved there */
@@ -62,8 +62,10 @@ static struct guest_pages *row_alloc(void)
 
 static u64 table_limit(struct vm *vm)
 {
-	u64 pages = 0;
+	u64 pages = __atomic_load_n(&vm->nr_mmu_pages, __ATOMIC_RELAXED);
 
+	if (pages)
+		return pages;
 	for (unsigned as = 0; as < VM_ADDRESS_SPACES; as++) {
 		struct memslots *slots = vm_slots(vm, as);
 
