@@ -247,6 +247,7 @@ def main():
                 tap.diag(why or "it did not")
         if session.guest:
             if tap.failed:
+                session.guest.read(1)
                 tap.diag("\n".join(session.guest.text.splitlines()[-40:]))
             session.guest.kill()
     return tap.end()
