@@ -9,6 +9,8 @@
  * x87 and AVX registers, the APIC's timer, the PIT through the PIC, interrupts of the I/O APIC, IPIs to and fro, an NMI and an interrupt
  * that are pending when the VM is saved, a breakpoint that fires only afterwards, a TSC that must not go back, MSRs, kvmclock. CPUID
  * and MSRs are what every engine offers. The vCPUs are stopped wherever they happen to be.
+ *
+ * TRINE_NO_BREAKPOINTS=WHY: the processor has none in guests (QEMU's TCG, where VMRUN does not arm them).
  */
 #include <stddef.h>
 #include <stdio.h>
@@ -72,15 +74,15 @@ __asm__(".pushsection .rodata\n"
 	"	lea 112(%r12), %rax\n	mov %rax, %dr0\n	mov $0x12345678, %eax\n	mov %rax, %dr1\n"
 	"	mov $0x9abcdef0, %eax\n	mov %rax, %dr2\n	mov $0x55aa55aa, %eax\n	mov %rax, %dr3\n"
 	"	mov $0xd0402, %eax\n	mov %rax, %dr7\n"
-	/* The local APIC: on, its timer once in 5 ms */
+	/* The local APIC: on, its timer once in 30 ms */
 	"	mov $0xfee00000, %ebx\n	movl $0x1ff, 0xf0(%rbx)\n	movl $0xb, 0x3e0(%rbx)\n"
-	"	movl $0x20040, 0x320(%rbx)\n	movl $5000000, 0x380(%rbx)\n"
+	"	movl $0x20040, 0x320(%rbx)\n	movl $30000000, 0x380(%rbx)\n"
 	"	cmpq $0, 120(%r12)\n	jne 2f\n"
-	/* The first: the PIC behind LINT0, the PIT at 200 Hz, a pin of the I/O APIC */
+	/* The first: the PIC behind LINT0, the PIT at 36 Hz, a pin of the I/O APIC */
 	"	movl $0x700, 0x350(%rbx)\n"
 	"	mov $0x11, %al\n	out %al, $0x20\n	mov $0x50, %al\n	out %al, $0x21\n"
 	"	mov $4, %al\n	out %al, $0x21\n	mov $1, %al\n	out %al, $0x21\n	mov $0xfe, %al\n	out %al, $0x21\n"
-	"	mov $0x34, %al\n	out %al, $0x43\n	mov $0x4e, %al\n	out %al, $0x40\n	mov $0x17, %al\n	out %al, $0x40\n"
+	"	mov $0x34, %al\n	out %al, $0x43\n	mov $0xff, %al\n	out %al, $0x40\n	mov $0x7f, %al\n	out %al, $0x40\n"
 	"	mov $0xfec00000, %ecx\n	movl $0x19, (%rcx)\n	movl $0, 0x10(%rcx)\n	movl $0x18, (%rcx)\n	movl $0x60, 0x10(%rcx)\n"
 	"2:	xor %r13d, %r13d\n	xor %r14d, %r14d\n	sti\n"
 	"	mov $0x501, %edx\n	out %al, (%dx)\n"
@@ -367,6 +369,11 @@ static bool first_state(struct machine *m, unsigned id)
 	struct kvm_segment data = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 }, code = data;
 	struct kvm_regs regs = { .rip = CODE, .rflags = 2, .rsp = STACK + id * 0x1000, .r12 = DATA + id * 0x1000 };
 	struct kvm_mp_state runnable = { KVM_MP_STATE_RUNNABLE };
+	/* So far on that no engine takes it for the TSC of a vCPU that was just created, which all are to agree in */
+	struct {
+		struct kvm_msrs m;
+		struct kvm_msr_entry e;
+	} tsc = { .m.nmsrs = 1, .e = { .index = 0x10, .data = 1ULL << 50 } };
 	struct block *b = block(m, id);
 	struct kvm_sregs s;
 
@@ -399,7 +406,7 @@ static bool first_state(struct machine *m, unsigned id)
 		b->msr[i].value = msrs[i].value;
 	}
 	return !api.ioctl(m->vcpu[id], KVM_SET_SREGS, &s) && !api.ioctl(m->vcpu[id], KVM_SET_REGS, &regs) &&
-	       !api.ioctl(m->vcpu[id], KVM_SET_MP_STATE, &runnable);
+	       !api.ioctl(m->vcpu[id], KVM_SET_MP_STATE, &runnable) && api.ioctl(m->vcpu[id], KVM_SET_MSRS, &tsc) == 1;
 }
 
 /* ---- saved and loaded ----------------------------------------------------------------------------------------------- */
@@ -632,9 +639,12 @@ static void check(struct machine *m, unsigned id, const struct block *before)
 	equals(b->mxcsr, MXCSR, "vCPU %u of %u: MXCSR", id, m->count);
 	equals(b->xcr0, 7, "vCPU %u of %u: XCR0", id, m->count);
 	equals(b->tsc_bad, 0, "vCPU %u of %u: the TSC never goes back", id, m->count);
+	tap_ok(b->tsc > before->tsc && b->tsc - before->tsc < 1ULL << 42, "vCPU %u of %u: and goes on from where it was", id, m->count);
 	tap_ok(b->ticks >= before->want_ticks, "vCPU %u of %u: the APIC's timer goes on", id, m->count);
-	equals(b->breakpoints, 1, "vCPU %u of %u: the breakpoint fires", id, m->count);
-	equals(b->dr6 & 0xf, 1, "vCPU %u of %u: and DR6 says which", id, m->count);
+	if (getenv("TRINE_NO_BREAKPOINTS"))
+		tap_skip(getenv("TRINE_NO_BREAKPOINTS"), "the breakpoint fires");
+	else
+		tap_ok(b->breakpoints == 1 && (b->dr6 & 0xf) == 1, "vCPU %u of %u: the breakpoint fires, once", id, m->count);
 	tap_ok(b->dr[0] == DATA + id * 0x1000 + offsetof(struct block, watched) && b->dr[1] == 0x12345678 && b->dr[2] == 0x9abcdef0 &&
 		       b->dr[3] == 0x55aa55aa && b->dr[7] == DR7_WATCH, "vCPU %u of %u: debug registers", id, m->count);
 	same = 0;
