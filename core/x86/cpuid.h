@@ -201,6 +201,8 @@ void cpuid_host(u32 function, u32 index, u32 regs[4]);
 u64 cpuid_host_xcr0(void);
 /** XCR0 bits a guest may be offered on this machine by this engine. */
 u64 cpuid_supported_xcr0(void);
+/** core_init(): what was asked of another engine, or of this one with other parameters, is forgotten. */
+void cpuid_engine_changed(void);
 /** Size in bytes of a standard-format XSAVE image for the components in @xcr0. */
 u32 cpuid_xsave_size(u64 xcr0);
 bool cpuid_vendor_is_amd(const struct vcpu *vcpu);

@@ -55,7 +55,8 @@ _Static_assert(offsetof(struct block, want_rounds) == 80 && offsetof(struct bloc
 /*
  * R12: the vCPU's block, RBX: its local APIC, R13: rounds, R14: their sum. The handlers change what they save.
  */
-extern const uint8_t guest_begin[], guest_end[], guest_timer[], guest_pit[], guest_line[], guest_ipi[], guest_nmi[], guest_debug[], guest_none[];
+extern const uint8_t guest_begin[], guest_end[], guest_timer[], guest_pit[], guest_line[], guest_ipi[],
+	guest_nmi[], guest_debug[], guest_none[];
 __asm__(".pushsection .rodata\n"
 	"guest_begin:\n"
 	"	mov $7, %eax\n	xor %edx, %edx\n	xor %ecx, %ecx\n	xsetbv\n"
@@ -82,7 +83,8 @@ __asm__(".pushsection .rodata\n"
 	"	movl $0x700, 0x350(%rbx)\n"
 	"	mov $0x11, %al\n	out %al, $0x20\n	mov $0x50, %al\n	out %al, $0x21\n"
 	"	mov $4, %al\n	out %al, $0x21\n	mov $1, %al\n	out %al, $0x21\n	mov $0xfe, %al\n	out %al, $0x21\n"
-	"	mov $0x34, %al\n	out %al, $0x43\n	mov $0xff, %al\n	out %al, $0x40\n	mov $0x7f, %al\n	out %al, $0x40\n"
+	"	mov $0x34, %al\n	out %al, $0x43\n	mov $0xff, %al\n"
+	"	out %al, $0x40\n	mov $0x7f, %al\n	out %al, $0x40\n"
 	"	mov $0xfec00000, %ecx\n	movl $0x19, (%rcx)\n	movl $0, 0x10(%rcx)\n	movl $0x18, (%rcx)\n	movl $0x60, 0x10(%rcx)\n"
 	"2:	xor %r13d, %r13d\n	xor %r14d, %r14d\n	sti\n"
 	"	mov $0x501, %edx\n	out %al, (%dx)\n"
@@ -92,7 +94,8 @@ __asm__(".pushsection .rodata\n"
 	"4:	mov %rax, 16(%r12)\n"
 	/* An IPI to the other, when that is in its loop and has received the last */
 	"	cmpq $2, 128(%r12)\n	jne 6f\n"
-	"	mov %r12, %rax\n	xor $0x1000, %rax\n	cmpq $0, (%rax)\n	je 6f\n	mov 224(%r12), %rcx\n	cmp 56(%rax), %rcx\n	jne 6f\n"
+	"	mov %r12, %rax\n	xor $0x1000, %rax\n	cmpq $0, (%rax)\n	je 6f\n"
+	"	mov 224(%r12), %rcx\n	cmp 56(%rax), %rcx\n	jne 6f\n"
 	"	incq 224(%r12)\n	mov 120(%r12), %eax\n	xor $1, %eax\n	shl $24, %eax\n"
 	"	cli\n	mov %eax, 0x310(%rbx)\n	movl $0x4070, 0x300(%rbx)\n	sti\n"
 	"6:	cmp %r13, 80(%r12)\n	ja 3b\n	mov 32(%r12), %rax\n	cmp %rax, 88(%r12)\n	ja 3b\n"
@@ -451,7 +454,8 @@ static bool save_vcpu(struct machine *m, unsigned id, FILE *f)
 	unsigned n = msr_list(list), kept = 0;
 
 	cpuid.c.nent = 100;
-	if (api.ioctl(m->vcpu[id], KVM_GET_CPUID2, &cpuid.c) || !put(f, CPUID, &cpuid, sizeof(cpuid)) || !put(f, TSC_KHZ, &khz, sizeof(khz)))
+	if (api.ioctl(m->vcpu[id], KVM_GET_CPUID2, &cpuid.c) || !put(f, CPUID, &cpuid, sizeof(cpuid)) ||
+	    !put(f, TSC_KHZ, &khz, sizeof(khz)))
 		return false;
 	for (unsigned i = 0; i < NR_STATES; i++)
 		if (api.ioctl(m->vcpu[id], states[i].get, state) || !put(f, states[i].what, state, states[i].size))
@@ -513,8 +517,13 @@ static bool load_vcpu(struct machine *m, unsigned id, FILE *f)
 	if (api.ioctl(m->vcpu[id], KVM_SET_TSC_KHZ, (unsigned long)khz))
 		tap_diag("TSC: %u kHz are refused: %s", khz, strerror(errno));
 	for (unsigned i = 0; i < NR_STATES; i++)
-		if (!get(f, states[i].what, state, states[i].size) || api.ioctl(m->vcpu[id], states[i].set, state))
-			return tap_ok(false, "%s: %s", states[i].name, strerror(errno));
+		if (!get(f, states[i].what, state, states[i].size) || api.ioctl(m->vcpu[id], states[i].set, state)) {
+			tap_ok(false, "%s: %s", states[i].name, strerror(errno));
+			if (states[i].what == XSAVE)
+				tap_diag("MXCSR %#x, XSTATE_BV %#llx", *(uint32_t *)(state + 24),
+					 *(unsigned long long *)(state + 512));
+			return false;
+		}
 	return tap_ok(load_msrs(m, id, f), "vCPU %u of %u: state and MSRs are taken", id, m->count);
 }
 
@@ -627,15 +636,16 @@ static void check(struct machine *m, unsigned id, const struct block *before)
 
 	for (uint64_t i = 1; i <= b->rounds; i++)
 		sum = (sum << 7 | sum >> 57) ^ i;
-	tap_ok(b->sum == sum && b->rounds > before->rounds, "vCPU %u of %u: general registers: %llu rounds, %llu of them before", id, m->count,
-	       (unsigned long long)b->rounds, (unsigned long long)before->rounds);
+	tap_ok(b->sum == sum && b->rounds > before->rounds, "vCPU %u of %u: general registers: %llu rounds, %llu of them before", id,
+	       m->count, (unsigned long long)b->rounds, (unsigned long long)before->rounds);
 	memcpy(lanes, b->ymm[1], sizeof(lanes));
 	for (unsigned i = 0; i < 4; i++)
 		same += lanes[i] == (double)b->rounds;
 	equals(same, 4, "vCPU %u of %u: AVX: the sum is right in all four lanes", id, m->count);
 	tap_ok(!memcmp(b->ymm[0], b->one, 32) && !memcmp(b->ymm[2], b->pattern[2], 14 * 32), "vCPU %u of %u: AVX: the other registers", id,
 	       m->count);
-	tap_ok(is_x87(b->x87[0], b->rounds) && is_x87(b->x87[1], 1) && !memcmp(b->x87[2], pi, sizeof(pi)), "vCPU %u of %u: x87", id, m->count);
+	tap_ok(is_x87(b->x87[0], b->rounds) && is_x87(b->x87[1], 1) && !memcmp(b->x87[2], pi, sizeof(pi)),
+	       "vCPU %u of %u: x87", id, m->count);
 	equals(b->mxcsr, MXCSR, "vCPU %u of %u: MXCSR", id, m->count);
 	equals(b->xcr0, 7, "vCPU %u of %u: XCR0", id, m->count);
 	equals(b->tsc_bad, 0, "vCPU %u of %u: the TSC never goes back", id, m->count);

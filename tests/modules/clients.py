@@ -14,8 +14,9 @@ FIRMWARE = ["/usr/share/seabios/bios-256k.bin"] + ["/usr/share/qemu/" + name for
     "bios-microvm.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin")]
 
 # What the tests import, and what Python looks for by itself when it needs it.
-IMPORTED = ("codecs concurrent.futures.thread encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 fcntl hashlib http.server json "
-            "mimetypes os pty random re select shlex signal socket stringprep subprocess sys tempfile termios threading time traceback")
+IMPORTED = ("codecs concurrent.futures.thread encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 fcntl hashlib http.server "
+            "json mimetypes os pty random re select shlex signal socket stringprep subprocess sys tempfile termios threading time "
+            "traceback")
 LIST = """
 import importlib, py_compile, sys
 for name in sys.argv[2:]:
