@@ -27,7 +27,7 @@ from tap import Tap  # noqa: E402
 ACCEL = os.environ.get("QEMU_ACCEL")
 CPU = os.environ.get("QEMU_CPU") or "host"
 BOOT_SECONDS = 240
-STEP_SECONDS = 60
+STEP_SECONDS = 240
 
 
 class Qmp:
