@@ -8,6 +8,7 @@
 #include "core/memslot.h"
 #include "core/stats.h"
 #include "core/vcpu.h"
+#include "core/x86/cpuid.h"
 
 static const struct engine_ops *engine;
 
@@ -19,6 +20,7 @@ static const struct engine_ops *engine;
 int core_init(const struct engine_ops *ops)
 {
 	engine = ops;
+	cpuid_engine_changed();
 	return 0;
 }
 

@@ -154,4 +154,5 @@ EXPORT(vcpu_get_cr8);
 EXPORT(vcpu_has_feature);
 EXPORT(vcpu_io_insn_done);
 EXPORT(vcpu_set_cr);
+EXPORT(vcpu_set_xcr);
 EXPORT(vm_read_guest);

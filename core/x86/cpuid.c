@@ -137,18 +137,23 @@ static u32 offered_word(enum cpuid_word word)
 	return r[words[word].reg];
 }
 
+/* CPUID traps where the host is itself a guest: a few microseconds each time, and every KVM_SET_XSAVE asks. 0: to be asked. */
+static u64 known_xcr0;
+
+void cpuid_engine_changed(void)
+{
+	__atomic_store_n(&known_xcr0, 0, __ATOMIC_RELAXED);
+}
+
 u64 cpuid_supported_xcr0(void)
 {
-	/* CPUID traps where the host is itself a guest: a few microseconds each time, and every KVM_SET_XSAVE asks. */
-	static const struct engine_ops *known_for;
-	static u64 known;
-	u64 xcr0;
+	u64 xcr0 = __atomic_load_n(&known_xcr0, __ATOMIC_RELAXED);
 
-	if (core_engine() && __atomic_load_n(&known_for, __ATOMIC_ACQUIRE) == core_engine())
-		return __atomic_load_n(&known, __ATOMIC_RELAXED);
+	if (xcr0)
+		return xcr0;
 	xcr0 = xcr0_of_features(cpuid_host_xcr0(), offered_word(CPUID_1_ECX), offered_word(CPUID_7_EBX));
-	__atomic_store_n(&known, xcr0, __ATOMIC_RELAXED);
-	__atomic_store_n(&known_for, core_engine(), __ATOMIC_RELEASE);
+	if (core_engine())
+		__atomic_store_n(&known_xcr0, xcr0, __ATOMIC_RELAXED);
 	return xcr0;
 }
 

@@ -203,6 +203,8 @@ u64 cpuid_host_xcr0(void);
 u64 cpuid_supported_xcr0(void);
 /** Bits of CR4 that the vCPU lacks: by its CPUID, or, while the client has given none, by what can be offered. */
 u64 cpuid_cr4_reserved(const struct vcpu *vcpu);
+/** core_init(): what was asked of another engine, or of this one with other parameters, is forgotten. */
+void cpuid_engine_changed(void);
 /** Size in bytes of a standard-format XSAVE image for the components in @xcr0. */
 u32 cpuid_xsave_size(u64 xcr0);
 bool cpuid_vendor_is_amd(const struct vcpu *vcpu);

@@ -179,6 +179,7 @@ enum x86_result vcpu_set_xcr(struct vcpu *vcpu, u32 index, u64 value)
 	if ((value & XCR0_AVX512) && ((value & XCR0_AVX512) != XCR0_AVX512 || !(value & XCR0_AVX)))
 		return X86_FAULT;
 	if (vcpu->x86.xcr0 != value) {
+		vcpu->vm->engine->state_sync(vcpu, REGS_FPU);
 		vcpu->x86.xcr0 = value;
 		vcpu->regs_dirty |= REGS_FPU;
 		cpuid_runtime_update(vcpu);

@@ -57,7 +57,10 @@ u32 fpu_client_size(void)
 	return MAX(cpuid_xsave_size(cpuid_supported_xcr0()), (u32)XSAVE_CLIENT_SIZE);
 }
 
-/* Components that XSTATE_BV says are in their initial state get it written out, for readers that do not look there. */
+/*
+ * Components that XSTATE_BV says are in their initial state get it written out, for readers that do not look there. What the host's XSAVE
+ * has beyond what is offered is not the guest's, and the client could not set it again.
+ */
 static void materialize(struct vcpu *vcpu)
 {
 	struct xsave_legacy *x = fpu_legacy(vcpu);
@@ -65,8 +68,7 @@ static void materialize(struct vcpu *vcpu)
 
 	vcpu->vm->engine->state_sync(vcpu, REGS_FPU);
 	/* A host's state may have components that no guest is offered, PKRU among them */
-	fpu_header(vcpu)->xstate_bv &= cpuid_supported_xcr0();
-	bv = fpu_header(vcpu)->xstate_bv;
+	bv = fpu_header(vcpu)->xstate_bv &= cpuid_supported_xcr0() | XCR0_FP | XCR0_SSE;
 	if (!(bv & XCR0_FP)) {
 		x->fcw = FCW_INIT;
 		x->fsw = 0;

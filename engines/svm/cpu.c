@@ -62,6 +62,11 @@ static int detect(bool npt)
 		__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
 		svm_caps.host_xcr0 = (u64)high << 32 | low;
 	}
+	svm_caps.xsetbv_silent = false;
+	if (svm_caps.host_xcr0 && (r[2] & X86_FEATURE_BIT(X86_FEATURE_HYPERVISOR))) {
+		cpuid_host(0x40000000, 0, r);
+		svm_caps.xsetbv_silent = !memcmp(&r[1], "TCGTCGTCGTCG", 12);
+	}
 	return 0;
 }
 

@@ -84,6 +84,14 @@ static void set_xcr0(u64 value)
 	__asm__ volatile("xsetbv" : : "c"(0), "a"((u32)value), "d"((u32)(value >> 32)));
 }
 
+static u64 get_xcr0(void)
+{
+	u32 low, high;
+
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (u64)high << 32 | low;
+}
+
 static u32 read_pkru(void)
 {
 	u32 pkru;
@@ -147,6 +155,10 @@ static void enter(struct svm_vcpu *svm)
 	if (unlikely(pku)) {
 		svm->pkru = read_pkru();
 		write_pkru(pkru);
+	}
+	if (unlikely(svm_caps.xsetbv_silent && (vcpu->x86.cr4 & CR4_OSXSAVE))) {
+		svm->xcr0_left = get_xcr0();
+		xcr0 = svm->xcr0_left != svm_caps.host_xcr0;
 	}
 	if (unlikely(xcr0))
 		set_xcr0(svm_caps.host_xcr0);
@@ -368,6 +380,9 @@ void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 			vcpu->x86.rflags &= ~RFLAGS_TF;
 		sync_tpr(svm, tpr);
 		take_event(svm);
+		/* A value that is not the guest's to choose is lost with the next entry */
+		if (unlikely(svm_caps.xsetbv_silent && (vcpu->x86.cr4 & CR4_OSXSAVE)))
+			vcpu_set_xcr(vcpu, 0, svm->xcr0_left);
 		exit->hardware = (struct host_exit){ .isa = HOST_ISA_SVM, .reason = v->exit_code, .info1 = v->exit_info_1,
 						     .info2 = v->exit_info_2, .intr_info = v->exit_int_info,
 						     .error_code = v->exit_int_info >> EVENT_ERROR_SHIFT };

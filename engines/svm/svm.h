@@ -41,6 +41,7 @@ extern struct svm_caps {
 	bool ibpb, spec_ctrl;
 	bool pku;	 /* the host has switched it on, and nested paging leaves it to the guest */
 	u64 host_xcr0;	 /* 0: no XSAVE */
+	bool xsetbv_silent; /* XSETBV has no exit: QEMU's TCG, 7.2 for one */
 	u8 phys_bits;
 	u8 levels; /* of nested tables: those of the host's own, 15.25.3 */
 } svm_caps;
@@ -70,6 +71,7 @@ struct svm_vcpu {
 
 	/* (v) */
 	bool fpu_in;
+	u64 xcr0_left;		 /* with xsetbv_silent: as the guest has left it */
 	u32 pkru;		 /* the guest's; the rest of its FPU is the host's to swap */
 	bool flush;		 /* guest translations before the next entry */
 	bool inject;		 /* @event in the next run */

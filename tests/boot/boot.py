@@ -2,7 +2,7 @@
 """Boots Debian's unmodified kernel in the monitor, to what the subject asks for. See tests/guest.py.
 
 	tests/boot/boot.py runs CPUS     the kernel reaches init, time after time
-	tests/boot/boot.py cpus          every CPU works, on 1 and on 2
+	tests/boot/boot.py cpus [1,2]    every CPU works, on 1 and on 2
 	tests/boot/boot.py devices|disk|http|reboot|terminal|pipe
 """
 import concurrent.futures
@@ -52,8 +52,8 @@ def runs(tap, cpus):
                 tap.diag("\n".join(guest.text.splitlines()[-40:]))
 
 
-def cpus(tap):
-    for count in (1, 2):
+def cpus(tap, counts="1,2"):
+    for count in map(int, counts.split(",")):
         guest = Guest(test="cpus", arg=count, cpus=count)
         report(tap, guest, guest.verdicts(PATIENCE), "%d vCPU: " % count)
 

@@ -1,10 +1,15 @@
+#!/usr/bin/env python3
 """A client that nobody here wrote: Debian's QEMU, unmodified, with -accel kvm through libtrine-preload.so.
 
 	tests/clients/qemu.py q35 split        one machine type and one place of the interrupt chips
+	tests/clients/qemu.py q35 split boots,migrates,ends     some of the steps
+	tests/clients/qemu.py q35 on boots,leaves=FILE          a guest that stands in FILE
+	tests/clients/qemu.py q35 on arrives=FILE,ends          and goes on from there: on another engine, for example
 	QEMU_ACCEL=tcg tests/clients/qemu.py pc on    the reference: what fails there is the test's fault
 
-SeaBIOS (qboot on microvm) starts the test guest's kernel on two CPUs (on one without chips in the kernel, see cpus());
-then stop and cont, savevm and loadvm, and system_reset are tried on the running guest, and the guest powers itself off.
+SeaBIOS (qboot on microvm) starts the test guest's kernel on two CPUs (on one without chips in the kernel, see cpus(), or with
+QEMU_CPUS=1); then stop and cont, savevm and loadvm, migration to another QEMU and system_reset are tried on the running guest, and
+the guest powers itself off.
 """
 import json
 import os
@@ -12,14 +17,17 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from guest import BUILD, Guest, Lost, artifact, kernel_options, scratch  # noqa: E402
 from tap import Tap  # noqa: E402
 
+ACCEL = os.environ.get("QEMU_ACCEL")
+CPU = os.environ.get("QEMU_CPU") or "host"
 BOOT_SECONDS = 240
-STEP_SECONDS = 60
+STEP_SECONDS = 240
 
 
 class Qmp:
@@ -60,33 +68,39 @@ def cpus(machine, chips):
     """With its APICs in user space Debian's QEMU (7.2.22) hangs when it starts a second CPU, on Linux's own KVM at the same
     place, SeaBIOS's handle_smp: CPU_INTERRUPT_SIPI is only taken back for TCG, so the thread of an AP that halts goes
     round in QEMU itself, without KVM_RUN and with QEMU's lock held."""
-    return 1 if chips == "off" else 2
+    return 1 if chips == "off" else int(os.environ.get("QEMU_CPUS") or 2)
 
 
-def command(machine, chips, folder):
+def command(machine, chips, folder, *options):
     """QEMU's command line, and its environment."""
     image = os.path.join(folder, "state.qcow2")
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "64M"], check=True)
-    if os.environ.get("QEMU_ACCEL") == "tcg":
+    if ACCEL == "tcg":
         accel = ["-machine", machine, "-accel", "tcg", "-cpu", "max"]
         prefix = []
     else:
-        accel = ["-machine", "%s,kernel-irqchip=%s" % (machine, chips), "-accel", "kvm", "-cpu", "host"]
-        prefix = ["env", "LD_PRELOAD=" + os.path.join(BUILD, "libtrine-preload.so")]
+        accel = ["-machine", "%s,kernel-irqchip=%s" % (machine, chips), "-accel", "kvm", "-cpu", CPU]
+        prefix = [] if ACCEL == "kvm" else ["env", "LD_PRELOAD=" + os.path.join(BUILD, "libtrine-preload.so")]
     return [*prefix, "qemu-system-x86_64", *accel, "-nodefaults", "-no-user-config", "-smp",
             str(cpus(machine, chips)), "-m", "256M", *kernel_options(), "-display", "none", "-serial", "stdio",
             "-qmp", "unix:%s,server=on,wait=off" % os.path.join(folder, "qmp"),
-            "-drive", "if=none,id=state,format=qcow2,file=" + image]
+            "-drive", "if=none,id=state,format=qcow2,file=" + image, *options]
 
 
 class Session:
-    def __init__(self, tap, machine, chips, folder):
-        self.tap = tap
-        self.guest = Guest(terminal=True, argv=command(machine, chips, folder))
-        self.qmp = None
-        self.path = os.path.join(folder, "qmp")
+    """One guest, wherever it is."""
+
+    def __init__(self, machine, chips, folder):
+        self.machine, self.chips, self.folder = machine, chips, folder
+        self.guest = self.qmp = None
         self.serial = 0
         self.nr_cpus = cpus(machine, chips)
+
+    def start(self, *options):
+        """A QEMU; the one that was there is left alone."""
+        folder = tempfile.mkdtemp(dir=self.folder)
+        self.guest = Guest(terminal=True, argv=command(self.machine, self.chips, folder, *options))
+        self.qmp = Qmp(os.path.join(folder, "qmp"))
 
     def ask(self, line, timeout=STEP_SECONDS):
         """Types a command into the guest's shell; what it printed."""
@@ -98,6 +112,8 @@ class Session:
         return self.guest.text[start:self.guest.seen]
 
     def boots(self):
+        if not self.guest:
+            self.start()
         self.guest.expect(r"Linux \S+, %d CPU" % self.nr_cpus, BOOT_SECONDS)
         self.guest.expect(r"# ", STEP_SECONDS)
         return True
@@ -137,6 +153,57 @@ class Session:
         out = self.ask("echo mark is $mark; ls /after")
         return re.search(r"^mark is before$", out, re.M) and "No such file" in out
 
+    def count(self):
+        """A program counts on the console."""
+        self.ask("n=0; (while :; do echo tick $((n += 1)).; usleep 50000; done) & mark=$((6 * 7))")
+        self.guest.expect(r"tick \d+\.", STEP_SECONDS)
+
+    def counts(self, before):
+        """It goes on, with none left out and none twice: @before is what was on the console until the guest moved."""
+        self.guest.expect(r"tick \d+\.\n(.*\n)*?tick \d+\.\n", STEP_SECONDS)
+        numbers = [int(n) for n in re.findall(r"tick (\d+)\.", before + self.guest.text)]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise Lost("it counts %s" % numbers)
+        self.ask("kill %1")
+        return re.search("^mark is 42$", self.ask("echo mark is $mark"), re.M)
+
+    def leave(self, where):
+        """The guest moves to @where. What its console has said from the first tick on."""
+        self.qmp("migrate", uri=where)
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            self.guest.read(0.1)
+            state = self.qmp("query-migrate")
+            if state.get("status") == "completed":
+                break
+            if state.get("status") in ("failed", "cancelled") or time.monotonic() > deadline:
+                raise Lost("migrate: %s" % state)
+        self.qmp("quit")
+        if self.guest.wait(STEP_SECONDS) != 0:
+            raise Lost("quit does not end QEMU with status 0")
+        return self.guest.text[self.guest.text.index("tick 1."):]
+
+    def migrates(self):
+        self.count()
+        there = Session(self.machine, self.chips, self.folder)
+        path = os.path.join(self.folder, "migration")
+        there.start("-incoming", "unix:" + path)
+        before = self.leave("unix:" + path)
+        self.guest, self.qmp = there.guest, there.qmp
+        return self.counts(before)
+
+    def leaves(self, path):
+        self.count()
+        before = self.leave("exec:cat >" + path)
+        with open(path + ".console", "w", encoding="utf-8") as f:
+            f.write(before)
+        return True
+
+    def arrives(self, path):
+        self.start("-incoming", "exec:cat " + path)
+        with open(path + ".console", encoding="utf-8") as f:
+            return self.counts(f.read())
+
     def resets(self):
         # The shell is kept from its prompt: a reset in the middle of the prompt's escape sequence (busybox asks for the
         # cursor) would leave one that takes the first letter of the next boot for its end.
@@ -150,31 +217,39 @@ class Session:
         return self.guest.wait(STEP_SECONDS) == 0
 
 
+STEPS = {"boots": "SeaBIOS and the kernel reach init",
+         "cpus": "each CPU runs programs",
+         "stops": "stop halts the guest and cont resumes it",
+         "saves": "loadvm brings back what savevm saved",
+         "migrates": "the guest goes on in another QEMU",
+         "resets": "system_reset boots again",
+         "leaves": "migrate writes the guest to a file",
+         "arrives": "the guest goes on from that file",
+         "ends": "poweroff ends QEMU with status 0"}
+
+
 def main():
     machine, chips = sys.argv[1:3]
+    steps = sys.argv[3] if len(sys.argv) > 3 else "boots,cpus,stops,saves,migrates,resets,ends"
     tap = Tap()
-    steps = [("boots", "SeaBIOS and the kernel reach init on %d CPU" % cpus(machine, chips)),
-             ("cpus", "each CPU runs programs"),
-             ("stops", "stop halts the guest and cont resumes it"),
-             ("saves", "loadvm brings back what savevm saved"),
-             ("resets", "system_reset boots again"), ("ends", "poweroff ends QEMU with status 0")]
     with scratch() as folder:
-        session = Session(tap, machine, chips, folder)
-        session.qmp = Qmp(session.path)
+        session = Session(machine, chips, folder)
         broken = None
-        for step, name in steps:
-            label = "%s, kernel-irqchip %s: %s" % (machine, chips, name)
+        for step, _, arg in (text.partition("=") for text in steps.split(",")):
+            label = "%s, kernel-irqchip %s, %d CPU: %s" % (machine, chips, session.nr_cpus, STEPS[step])
             try:
-                good = bool(getattr(session, step)()) if not broken else False
+                good = bool(getattr(session, step)(*([arg] if arg else []))) if not broken else False
                 why = broken and "not reached: " + broken
             except (Lost, OSError, ValueError) as e:
                 good, why, broken = False, str(e), str(e)
             tap.ok(good, label)
             if not good:
                 tap.diag(why or "it did not")
-        if tap.failed:
-            tap.diag("\n".join(session.guest.text.splitlines()[-40:]))
-        session.guest.kill()
+        if session.guest:
+            if tap.failed:
+                session.guest.read(1)
+                tap.diag("\n".join(session.guest.text.splitlines()[-40:]))
+            session.guest.kill()
     return tap.end()
 
 

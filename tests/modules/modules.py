@@ -5,11 +5,16 @@
 	tests/modules/modules.py life    VMs, CPUs and modules that come and go
 	tests/modules/modules.py events  trace events and statistics
 	tests/modules/modules.py endure  a thousand VMs and reloads, a hundred VMs at once, memory pressure with swap and KSM
+	tests/modules/modules.py clients trine and QEMU with Debian's kernel in them; each machine type, chips in and out of the kernel,
+	                                 1 and 2 vCPUs, nested and shadow paging, once
+	tests/modules/modules.py clients-long     all of these with each other
+	tests/modules/modules.py moves   a VM, and QEMU with Debian, go from lite to trine-amd and back
 	tests/modules/modules.py vmx     in Bochs: the API's tests, and Debian's kernel in a guest; EPT and unrestricted guest
 	tests/modules/modules.py vmx-restricted   the same where real mode is emulated
 	tests/modules/modules.py vmx-shadow       the same without EPT
 """
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +22,9 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import bochs  # noqa: E402
+import clients  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from tap import Tap  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.realpath(os.path.join(HERE, "..", ".."))
@@ -35,6 +43,24 @@ SUBJECTS = {
 # What of it all Bochs is asked for: it runs some ten million instructions a second.
 BOCHS = {"vmx": bochs.EPT, "vmx-restricted": bochs.NO_UNRESTRICTED, "vmx-shadow": bochs.NO_EPT}
 API_IN_BOCHS = ["api-kvm-" + name for name in ("vcpu", "memory", "irq", "run")]
+# trine and QEMU with Debian's kernel.
+NPT_OFF = "rmmod trine-amd && insmod /lib/modules/trine-amd.ko npt=0"
+
+
+def boot(cpus):
+    return "TRINE_PROGRAM='trine -accel kvm' python3 /trine/tests/boot/boot.py cpus %s" % cpus
+
+
+def qemu(machine, chips, cpus, steps=""):
+    return ("QEMU_ACCEL=kvm QEMU_CPUS=%d python3 /trine/tests/clients/qemu.py %s %s %s" % (cpus, machine, chips, steps)).strip()
+
+
+EVERY_CLIENT = [boot("1,2")] + [qemu(machine, chips, cpus) for machine in ("q35", "pc", "microvm") for chips in ("on", "split", "off")
+                                for cpus in ((1,) if chips == "off" else (1, 2))]
+CLIENTS = {"clients": [boot("1,2"), qemu("q35", "on", 2, "boots,saves,migrates,ends"), qemu("microvm", "split", 1, "boots,ends"),
+                       NPT_OFF, boot("2"), qemu("pc", "off", 1, "boots,ends")],
+           "clients-long": EVERY_CLIENT + [NPT_OFF] + EVERY_CLIENT}
+
 BOOT = ("trine -accel kvm -m 128M -kernel /guest/vmlinuz -initrd /guest/initrd -nographic -no-reboot -append "
         "'console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests trine.test=hello'")
 
@@ -47,6 +73,60 @@ def bochs_subject(model):
             "--add", "guest/initrd=" + os.path.join(guest, "initramfs.cpio")]
 
 
+# What both lite and a processor of QEMU's TCG have. The vendor is given, as QEMU would take the real processor's.
+COMMON_CPU = ("qemu64,vendor=AuthenticAMD,+ssse3,+sse4.1,+sse4.2,+popcnt,+xsave,+avx,+avx2,+bmi1,+bmi2,+fma,+movbe,+aes,+rdrand,"
+              "+fsgsbase,+smep,kvm-asyncpf=off,kvm-pv-eoi=off,enforce")
+NO_BREAKPOINTS = "TRINE_NO_BREAKPOINTS='VMRUN of TCG arms no breakpoints'"
+
+
+def relay(tap, label, argv, **environment):
+    """Runs a test and passes its verdicts on."""
+    done = subprocess.run(argv, env=dict(os.environ, **environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    bad = 0
+    for line in done.stdout.splitlines():
+        verdict = re.match(r"(not )?ok \d+ - (.*?)(?: # SKIP (.*))?$", line)
+        if verdict and verdict.group(3):
+            tap.skip(verdict.group(3), label + verdict.group(2))
+        elif verdict:
+            bad += not tap.ok(not verdict.group(1), label + verdict.group(2))
+        elif not re.match(r"1\.\.\d+", line):
+            tap.diag(line.lstrip("# "))
+    if done.returncode and not bad:
+        tap.ok(False, "%s: status %d" % (label or argv[0], done.returncode))
+
+
+def moves(build):
+    """A file system with what lite has saved goes into the outer machine, and comes back with what was saved there."""
+    tap = Tap()
+    api = os.path.join(build, "tests", "api-move")
+    qemu_test = os.path.join(ROOT, "tests", "clients", "qemu.py")
+    with tempfile.TemporaryDirectory(prefix="trine-moves-") as folder:
+        there, back, disk = (os.path.join(folder, name) for name in ("there", "back", "disk"))
+        os.mkdir(there)
+        os.mkdir(back)
+        relay(tap, "on lite: ", [api, "save"], TRINE_MOVE=there + "/api")
+        relay(tap, "on lite: ", [qemu_test, "q35", "on", "boots,leaves=%s/qemu" % there], QEMU_CPU=COMMON_CPU)
+        subprocess.check_call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", there, disk, "1G"])
+        relay(tap, "on trine-amd: ", outer_machine(build, folder, 1000) + [
+            "--disk", disk, "--program", os.path.join(build, "tests", "api-kvm-move"), "mount -t ext4 /dev/vda /mnt",
+            NO_BREAKPOINTS + " TRINE_MOVE=/mnt/api api-kvm-move load", "TRINE_MOVE=/mnt/back api-kvm-move save",
+            "QEMU_CPU=%s %s" % (COMMON_CPU, qemu("q35", "on", 2, "arrives=/mnt/qemu,leaves=/mnt/qemu.back")), "umount /mnt"])
+        for name in ("back.1", "back.2", "qemu.back", "qemu.back.console"):
+            subprocess.run(["debugfs", "-R", "dump %s %s/%s" % (name, back, name), disk], stderr=subprocess.DEVNULL, check=True)
+        relay(tap, "back on lite: ", [api, "load"], TRINE_MOVE=back + "/back")
+        relay(tap, "back on lite: ", [qemu_test, "q35", "on", "arrives=%s/qemu.back,cpus,ends" % back], QEMU_CPU=COMMON_CPU)
+    sys.exit(tap.end())
+
+
+def outer_machine(build, scratch, seconds):
+    """outer.py with trine, QEMU and the tests that drive them, on AMD-V. One processor: QEMU's TCG does two worse than one."""
+    argv = [os.path.join(HERE, "outer.py"), "--build", build, "--engine", "amd", "--smp", "1", "--timeout",
+            str(seconds), "--program", os.path.join(build, "trine")]
+    for text in clients.files(build, scratch):
+        argv += ["--add", text]
+    return argv
+
+
 def main():
     if sys.argv[1] in BOCHS:
         if not shutil.which("bochs") or not shutil.which("grub-mkrescue"):
@@ -54,7 +134,7 @@ def main():
             return
         programs, commands, added = API_IN_BOCHS, API_IN_BOCHS + [BOOT], []
         machine = bochs_subject(BOCHS[sys.argv[1]])
-    else:
+    elif sys.argv[1] in SUBJECTS:
         programs, commands, added = SUBJECTS[sys.argv[1]]
         machine = ["--engine", "amd", "--timeout", "1100"]
         if sys.argv[1] == "endure":
@@ -72,6 +152,12 @@ def main():
         print("\n".join("# " + line for line in built.stdout.splitlines()[-30:]))
         print("1..1")
         sys.exit(1)
+    if sys.argv[1] == "moves":
+        moves(BUILD)
+    if sys.argv[1] in CLIENTS:
+        with tempfile.TemporaryDirectory(prefix="trine-clients-") as scratch:
+            seconds = 15000 if sys.argv[1] == "clients-long" else 1100
+            sys.exit(subprocess.run(outer_machine(BUILD, scratch, seconds) + CLIENTS[sys.argv[1]], check=False).returncode)
     argv = [os.path.join(HERE, "outer.py"), "--build", BUILD, *machine]
     for name in programs:
         argv += ["--program", os.path.join(BUILD, "tests", name)]

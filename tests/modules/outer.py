@@ -84,13 +84,12 @@ def build_initramfs(args, scratch):
             add["lib/modules/%s.ko" % module] = stripped
         else:
             wanted.append(module)
-    for program in args.program:
-        add["tests/" + os.path.basename(program)] = program
-        for path, file in libraries(program):
-            add[path] = file
-    for text in args.add:
-        path, _, file = text.partition("=")
+    for path, file in [("tests/" + os.path.basename(program), program) for program in args.program] + \
+            [text.split("=", 1) for text in args.add]:
         add[path] = file
+        with open(file, "rb") as f:
+            if f.read(4) == b"\x7fELF":
+                add.update(libraries(file))
     output = os.path.join(scratch, "initramfs.cpio")
     subprocess.check_call([os.path.join(ROOT, "scripts", "mkinitramfs"), os.path.join(build, "guest"), "-o", output,
                            *("--add=%s=%s" % pair for pair in add.items()), *("--module=" + name for name in wanted)])
