@@ -139,14 +139,24 @@ static inline void e_store_imm_x(struct lite_emit *e, bool w, unsigned base, uns
 	e_u32(e, imm);
 }
 
-/* PEXT to, from, [base + disp]; no flags. */
-static inline void e_pext_m(struct lite_emit *e, unsigned to, unsigned from, unsigned base, s32 disp)
+/* MOVZX to, the lower 16 bits of from; the byte at [base + disp] */
+static inline void e_movzx16(struct lite_emit *e, unsigned to, unsigned from)
 {
-	e_u8(e, 0xc4);
-	e_u8(e, (~to & 8) << 4 | 0x40 | (~base & 8) << 2 | 2);
-	e_u8(e, 0x80 | (~from & 15) << 3 | 2);
-	e_u8(e, 0xf5);
+	e_rex(e, false, to, 0, from);
+	e_bytes(e, "\x0f\xb7", 2);
+	e_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+static inline void e_load8(struct lite_emit *e, unsigned to, unsigned base, s32 disp)
+{
+	e_rex(e, false, to, 0, base);
+	e_bytes(e, "\x0f\xb6", 2);
 	e_mem(e, to, base, disp);
+}
+/* AND r32, imm32 */
+static inline void e_and_imm(struct lite_emit *e, unsigned reg, u32 imm)
+{
+	e_op_r(e, false, 0x81, 4, reg);
+	e_u32(e, imm);
 }
 
 /* RORX to, from, count: 64 bits, no flags. */
@@ -169,6 +179,15 @@ static inline void e_shiftx(struct lite_emit *e, unsigned kind, unsigned to, uns
 	e_u8(e, 0x80 | (~count & 15) << 3 | kind);
 	e_u8(e, 0xf7);
 	e_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+/* The same of what is at [base + disp]. */
+static inline void e_shiftx_m(struct lite_emit *e, unsigned kind, unsigned to, unsigned base, s32 disp, unsigned count)
+{
+	e_u8(e, 0xc4);
+	e_u8(e, (~to & 8) << 4 | 0x40 | (~base & 8) << 2 | 2);
+	e_u8(e, 0x80 | (~count & 15) << 3 | kind);
+	e_u8(e, 0xf7);
+	e_mem(e, to, base, disp);
 }
 
 /* JMP and CALL [base + disp], [base + index * 8 + disp] */

@@ -94,10 +94,6 @@ void lite_jit_vcpu_init(struct lite_vcpu *c)
 {
 	const struct lite_jit *jit = to_lite_vm(c->vcpu.vm)->jit;
 
-	c->jit.tlb_mask = (u64)(LITE_TLB_SIZE - 1) << 12;
-	c->jit.page_mask = ~0xfffULL;
-	c->jit.sign_mask = 0x80000000;
-	c->jit.jump_mask = LITE_JIT_JUMP_MASK;
 	for (unsigned i = 0; jit && i < LITE_JIT_FNS; i++)
 		c->jit.fn[i] = jit->call[i];
 	lite_jit_forget(c);
@@ -117,7 +113,7 @@ void lite_jit_forget(struct lite_vcpu *c)
 
 	for (unsigned v = 0; jit && v < 2; v++) {
 		for (unsigned i = 0; i < LITE_JIT_JUMPS; i++)
-			c->views[v].jit_to[i] = jit->jump_miss + (jit->room.rx - jit->room.rw);
+			c->views[v].jit[i].to = jit->jump_miss + (jit->room.rx - jit->room.rw);
 		lite_jit_jumps_flush(&c->views[v]);
 	}
 }
@@ -283,8 +279,7 @@ void jit_link(struct lite_vm *lvm, u8 *field, u8 *stub, struct lite_block *block
 	e = (struct lite_emit){ jit->room.rw + jit->used, jit->room.rw + jit->used + 128, jit->room.rx - jit->room.rw, false };
 	if (code->live_in) {
 		e_store(&e, true, REG_CX, HOST_RSP, VCPU(jit.save));
-		e_load(&e, false, REG_CX, HOST_RSP, VCPU(budget));
-		e_pext_m(&e, REG_CX, REG_CX, HOST_RSP, VCPU(jit.sign_mask));
+		jit_load_budget(&e);
 		hit = e_jrcxz(&e);
 		e_load(&e, true, REG_CX, HOST_RSP, VCPU(jit.save));
 		miss = e_jmp(&e);

@@ -89,8 +89,8 @@ static void jump_t0(struct jit_block *b)
 {
 	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
 
-	e_pext_m(&b->e, T1, T0, HOST_RSP, VCPU(jit.jump_mask));
-	e_jmp_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit_to));
+	jit_jump_index(&b->e);
+	e_jmp_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));
 }
 
 static void goto_other_page(struct jit_block *b, s32 target)
@@ -301,8 +301,8 @@ static void return_t0(struct jit_block *b)
 		jump_t0(b);
 		return;
 	}
-	e_pext_m(&b->e, T1, T0, HOST_RSP, VCPU(jit.jump_mask));
-	e_push_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit_to));
+	jit_jump_index(&b->e);
+	e_push_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));
 	e_ret(&b->e);
 }
 

@@ -2,10 +2,11 @@
  * The translator's memory accesses, and why they reach guest memory only.
  *
  * Translated code touches memory in two ways. [RSP + constant] and [RSP + T1 * 8 + constant], where RSP is the vCPU and the
- * constant an offset of one of its fields or tables, T1 an index that PEXT has just made from a mask of as many bits as the table has
- * entries. And [T0], after this check (without flags that anybody needs):
+ * constant an offset of one of its fields or tables, T1 an index that has just been made of as many bits as the table has
+ * entries (jit.h). And [T0], after this check (without flags that anybody needs):
  *
- *	pext T1, T0, [page number bits]	index
+ *	rorx T1, T0, 10
+ *	and  T1d, page number bits	index
  *	sub  T0, tag[T1]		offset in the page, if it is the right one
  *	cmp  T0, 4096 - size
  *	ja   miss			unsigned: another page, and an access across the page's end
@@ -105,14 +106,12 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 static struct jit_cold *check(struct jit_block *b, unsigned size, bool write)
 {
 	struct lite_emit *e = &b->e;
-	s32 tags = VCPU(views) + (s32)(b->view * sizeof(struct lite_view)) +
-		   (s32)(write ? offsetof(struct lite_view, w) : offsetof(struct lite_view, r));
-	s32 hosts = tags + (s32)offsetof(struct lite_tlb, host);
+	s32 tags = jit_tags(b->view, write), hosts = jit_hosts(b->view, write);
 	struct jit_cold *cold;
 	u8 *hit, *miss;
 	bool busy = b->t2_busy || b->group.active;
 
-	e_pext_m(e, T1, T0, HOST_RSP, VCPU(jit.tlb_mask));
+	jit_tlb_index(e, b->cur->live);
 	if (!b->cur->live) {
 		e_op_mx(e, true, 0x2b, T0, HOST_RSP, T1, 3, tags);	/* sub T0, tag */
 		e_bytes(e, "\x49\x81\xf8", 3);				/* cmp T0, imm32 */
@@ -130,9 +129,11 @@ static struct jit_cold *check(struct jit_block *b, unsigned size, bool write)
 		e_op_mx(e, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags);
 		e_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
 		e_op_mx(e, true, 0x8d, T0, T0, REG_CX, 0, 1);
-		if (size > 1)
-			e_lea(e, true, REG_CX, T0, size - 1);
-		e_pext_m(e, REG_CX, size > 1 ? REG_CX : T0, HOST_RSP, VCPU(jit.page_mask));
+		e_lea(e, true, REG_CX, T0, size - 1);
+		e_store(e, true, REG_CX, HOST_RSP, VCPU(jit.sum));
+		e_u8(e, 0xb8 | REG_CX);
+		e_u32(e, 12);
+		e_shiftx_m(e, E_SHRX, REG_CX, HOST_RSP, VCPU(jit.sum), REG_CX);
 		hit = e_jrcxz(e);
 		miss = e_jmp(e);
 		e_here8(e, hit);
@@ -379,8 +380,7 @@ void jit_group_step(struct jit_block *b)
 void jit_emit_miss(struct jit_block *b, const struct jit_cold *cold)
 {
 	struct lite_emit *e = &b->e;
-	s32 tags = VCPU(views) + (s32)(b->view * sizeof(struct lite_view)) +
-		   (s32)(cold->write ? offsetof(struct lite_view, w) : offsetof(struct lite_view, r));
+	s32 tags = jit_tags(b->view, cold->write);
 
 	/* T0 back from an offset to the address. */
 	if (cold->flags) {
