@@ -205,6 +205,10 @@ static inline void e_jmp_mx(struct lite_emit *e, unsigned base, unsigned index, 
 }
 
 /* PUSH of such */
+static inline void e_push_m(struct lite_emit *e, unsigned base, s32 disp)
+{
+	e_op_m(e, false, 0xff, 6, base, disp);
+}
 static inline void e_push_mx(struct lite_emit *e, unsigned base, unsigned index, s32 disp)
 {
 	e_op_mx(e, false, 0xff, 6, base, index, 3, disp);
@@ -239,6 +243,15 @@ static inline u8 *e_jrcxz(struct lite_emit *e)
 	e_u8(e, 0xe3);
 	e_u8(e, 0);
 	return e->p - 1;
+}
+/* LEA to, [RIP + a field like those] */
+static inline u8 *e_lea_rip(struct lite_emit *e, unsigned to)
+{
+	e_rex(e, true, to, 0, 0);
+	e_u8(e, 0x8d);
+	e_u8(e, (to & 7) << 3 | 5);
+	e_u32(e, 0);
+	return e->p - 4;
 }
 /* The jump whose 32-bit field is at @field goes to @rw. */
 static inline void e_aim(struct lite_emit *e, u8 *field, const u8 *rw)

@@ -260,7 +260,7 @@ static bool operand_to(struct jit_block *b, const struct insn *insn, unsigned n,
  * A return address has one place in the jump cache. So blocks that end in the same CALL of the guest's share one of the host's; but for those that
  * check themselves, for while one lives the code may have become another. A block of LITE_MODE_ALONE takes that of the ordinary ones.
  *
- * The kernel's calls stay jumps: between them there is C, which is called and does not return to where it was called from.
+ * C that is called meanwhile returns by RET (restore_regs()), wherever the guest goes on.
  *
  * False: another block's CALL does the rest.
  */
@@ -271,8 +271,6 @@ static bool host_call(struct jit_block *b)
 	bool shared = back < 4096 && !b->checked;
 	u8 *on, *field;
 
-	if (!(b->mode & LITE_MODE_USER))
-		return true;
 	b->call = b->cur->off;
 	b->back = (u16)back;
 	b->tail = shared && !b->lvm->no_links ? lite_jit_tail(b->in, b->mode & ~LITE_MODE_ALONE, b->call, b->back) : NULL;
@@ -297,10 +295,6 @@ static void return_t0(struct jit_block *b)
 {
 	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
 
-	if (!(b->mode & LITE_MODE_USER)) {
-		jump_t0(b);
-		return;
-	}
 	jit_jump_index(&b->e);
 	e_push_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));
 	e_ret(&b->e);
