@@ -12,6 +12,8 @@
  * When the client removes a slot, or write-protects it for its dirty log, lite_shootdown() has emptied every TLB
  * before the call returns; vm_slots()' generation is compared at every entry as well.
  */
+#include <sys/mman.h>
+
 #include "core/x86/debug.h"
 #include "engines/lite/text.h"
 #include "engines/lite/window.h"
@@ -31,6 +33,8 @@ int lite_tlb_init(struct lite_vcpu *c)
 	c->saved = host_zalloc_pages(LITE_SAVED * sizeof(*c->saved));
 	if (!c->l2 || !c->pcid_gen || !c->scratch || !c->pde || !c->saved)
 		return -ENOMEM;
+	/* Tables of some MiB that are hit here and there. Where large pages are not to be had, so be it. */
+	madvise((void *)ROUND_DOWN((uintptr_t)c->views, HOST_PAGE_SIZE), sizeof(c->views), MADV_HUGEPAGE);
 	c->view = &c->views[0];
 	c->gen_next = 1;
 	for (unsigned v = 0; v < 2; v++) {
