@@ -125,6 +125,12 @@ static inline void e_mov_imm64(struct lite_emit *e, unsigned to, u64 v)
 	e_u8(e, 0xb8 | (to & 7));
 	e_u64(e, v);
 }
+/* MOV to, imm32, sign-extended to 64 bits */
+static inline void e_mov_imm32(struct lite_emit *e, unsigned to, s32 v)
+{
+	e_op_r(e, true, 0xc7, 0, to);
+	e_u32(e, (u32)v);
+}
 /* MOV r/m32, imm32; with @w sign-extended */
 static inline void e_store_imm(struct lite_emit *e, bool w, unsigned base, s32 disp, s32 imm)
 {

@@ -304,6 +304,8 @@ void jit_emit_miss(struct jit_block *b, const struct jit_cold *cold);
 bool jit_reg_change(const struct jit_block *b, const struct jit_insn *j, unsigned reg, s64 *change);
 /** What the operand's address has in common with others. False: nothing. */
 bool jit_key_of(const struct jit_insn *j, struct jit_key *key, s64 *disp);
+/** Whether @off of the page is at a linear address that the block, being of a text, may name: *@imm, sign-extended. */
+bool jit_known_address(const struct jit_block *b, s64 off, s32 *imm);
 /** MOV between the register and the operand; @op 0x8b to the register, 0x89 from it. */
 void jit_move(struct jit_block *b, bool w, u8 op, unsigned reg, const struct jit_place *place);
 

@@ -218,14 +218,29 @@ void jit_move(struct jit_block *b, bool w, u8 op, unsigned reg, const struct jit
 		e_op_index(&b->e, w, op, reg, place->index, __builtin_ctz(place->scale), place->disp);
 }
 
+static void store_imm(struct jit_block *b, bool w, s32 imm, const struct jit_place *place)
+{
+	if (place->gs)
+		e_u8(&b->e, 0x65);
+	if (place->indexed)
+		e_store_imm_x(&b->e, w, place->base, place->index, place->disp, imm);
+	else
+		e_store_imm(&b->e, w, place->base, place->disp, imm);
+}
+
 /* A CALL's half on the stack. */
 static void push_return(struct jit_block *b)
 {
+	s32 off = b->cur->off + b->cur->insn.len, imm;
 	struct jit_place top;
 
 	push_place(b, &top);
-	address_of(b, T1, b->cur->off + b->cur->insn.len);
-	jit_move(b, !b->is32, 0x89, T1, &top);
+	if (jit_known_address(b, off, &imm)) {
+		store_imm(b, true, imm, &top);
+	} else {
+		address_of(b, T1, off);
+		jit_move(b, !b->is32, 0x89, T1, &top);
+	}
 	pushed(b);
 }
 
@@ -398,12 +413,7 @@ static bool push(struct jit_block *b)
 		if ((s64)insn->imm != (s32)insn->imm && size == 8)
 			return false;
 		push_place(b, &top);
-		if (top.gs)
-			e_u8(&b->e, 0x65);
-		if (top.indexed)
-			e_store_imm_x(&b->e, size == 8, top.base, top.index, top.disp, (s32)insn->imm);
-		else
-			e_store_imm(&b->e, size == 8, top.base, top.disp, (s32)insn->imm);
+		store_imm(b, size == 8, (s32)insn->imm, &top);
 		pushed(b);
 		return true;
 	}

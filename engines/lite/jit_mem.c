@@ -43,6 +43,19 @@
 #include "engines/lite/jit.h"
 #include "engines/lite/window.h"
 
+static s32 seg_base(unsigned seg)
+{
+	return VCPU(vcpu.x86.seg) + (s32)(seg * sizeof(struct x86_segment) + offsetof(struct x86_segment, base));
+}
+
+bool jit_known_address(const struct jit_block *b, s64 off, s32 *imm)
+{
+	s64 va = (s64)b->va + off;
+
+	*imm = (s32)va;
+	return (b->mode & LITE_MODE_TEXT) && va == *imm;
+}
+
 bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, bool with_seg)
 {
 	const struct insn_mem *m = &insn->mem;
@@ -51,6 +64,7 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 	unsigned base = m->base, index = m->index, shift;
 	unsigned out = seg ? T0 : to;
 	s64 disp = m->disp;
+	s32 known;
 
 	if (m->vsib || (insn->addrsize != 8 && insn->addrsize != 4))
 		return false;
@@ -61,8 +75,16 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 		disp += b->cur->off + insn->len;
 		if (disp != (s32)disp)
 			return false;
-		e_load(e, true, T0, HOST_RSP, VCPU(vpage));
-		e_lea(e, w, out, T0, disp);
+		if (w && jit_known_address(b, disp, &known)) {
+			e_mov_imm32(e, out, known);
+		} else {
+			e_load(e, true, T0, HOST_RSP, VCPU(vpage));
+			e_lea(e, w, out, T0, disp);
+		}
+	} else if (base == INSN_REG_NONE && index == INSN_REG_NONE && seg && w && disp == (s32)disp) {
+		e_load(e, true, T0, HOST_RSP, seg_base(m->seg));
+		e_lea(e, true, to, T0, (s32)disp);
+		return true;
 	} else if (base == INSN_REG_NONE && index == INSN_REG_NONE) {
 		e_mov_imm64(e, out, w ? (u64)disp : (u32)disp);
 	} else {
@@ -97,7 +119,7 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 		}
 	}
 	if (seg) {
-		e_load(e, true, T1, HOST_RSP, VCPU(vcpu.x86.seg) + m->seg * (s32)sizeof(struct x86_segment) + (s32)offsetof(struct x86_segment, base));
+		e_load(e, true, T1, HOST_RSP, seg_base(m->seg));
 		e_op_mx(e, !b->is32, 0x8d, to, T0, T1, 0, 0);
 	}
 	return true;
@@ -293,6 +315,7 @@ static bool grouped(struct jit_block *b, const struct insn *insn, const struct j
 	struct ahead a = { (s32)disp, (s32)disp + (s32)size, write, jit_windowed(b), 0 };
 	bool w = insn ? insn->addrsize == 8 : !b->is32, start = false;
 	struct jit_cold *cold;
+	s32 more = 0;
 	unsigned x;
 
 	if (key && disp == (s32)disp) {
@@ -310,10 +333,18 @@ static bool grouped(struct jit_block *b, const struct insn *insn, const struct j
 	if (start)
 		jit_group_end(b);
 	x = start && a.windowed ? T2 : T0;
-	if (!insn)
-		e_lea(&b->e, w, x, GSP, raw);
-	else if (!jit_ea(b, insn, x, w, true))
-		return false;
+	/* The address is the group's at once, if that is as long. */
+	if (start && !a.windowed && raw + (a.lo - disp) == (s32)(raw + (a.lo - disp)))
+		more = (s32)(a.lo - disp);
+	if (!insn) {
+		e_lea(&b->e, w, x, GSP, raw + more);
+	} else {
+		struct insn moved = *insn;
+
+		moved.mem.disp += more;
+		if (!jit_ea(b, &moved, x, w, true))
+			return false;
+	}
 	if (a.windowed) {
 		if (start && disp != a.lo)
 			e_lea(&b->e, true, x, x, (s32)(a.lo - disp));
@@ -328,7 +359,7 @@ static bool grouped(struct jit_block *b, const struct insn *insn, const struct j
 		*place = (struct jit_place){ T0, 0, .gs = false };
 		return true;
 	}
-	if (disp != a.lo)
+	if (disp + more != a.lo)
 		e_lea(&b->e, !b->is32, T0, T0, (s32)(a.lo - disp));
 	cold = check(b, (unsigned)(a.hi - a.lo), a.write);
 	cold->group = true;
