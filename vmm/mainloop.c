@@ -211,6 +211,12 @@ void loop_wake(struct loop *loop)
 		return; /* full: it is awake anyway */
 }
 
+void loop_renew(struct loop *loop)
+{
+	if (loop->waiting)
+		loop_wake(loop);
+}
+
 void loop_quit(struct loop *loop)
 {
 	__atomic_store_n(&loop->quit, true, __ATOMIC_RELEASE);
@@ -363,12 +369,14 @@ void loop_step(struct loop *loop, bool wait)
 	list_for_each_safe (pos, next, &loop->hooks)
 		list_entry(pos, struct loop_hook, link)
 			->prepare(list_entry(pos, struct loop_hook, link), &timeout);
+	loop->waiting = true;
 	pthread_mutex_unlock(loop->lock);
 	if (!wait)
 		timeout = 0;
 	n = wait_for(loop, events, timeout);
 
 	pthread_mutex_lock(loop->lock);
+	loop->waiting = false;
 	run_fds(loop, events, MAX(n, 0));
 	list_for_each_safe (pos, next, &loop->hooks)
 		list_entry(pos, struct loop_hook, link)

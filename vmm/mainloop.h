@@ -76,6 +76,7 @@ struct loop {
 	bool vm_running;
 	s64 vm_offset; /* running: host = vm + offset; stopped: the VM's time */
 	bool busy; /* the last wait was short */
+	bool waiting; /* (machine lock) by what the prepare hooks said last */
 	bool quit;
 };
 
@@ -119,5 +120,7 @@ void loop_run(struct loop *loop);
 void loop_quit(struct loop *loop);
 /** Makes a waiting loop go round once more. Any thread, without lock. */
 void loop_wake(struct loop *loop);
+/** The same if it waits by what prepare hooks said before now. Any thread, machine lock held. */
+void loop_renew(struct loop *loop);
 
 #endif

@@ -56,7 +56,11 @@ static const struct {
 	/* Without it, kernels in a virtual machine clear the branch history by a loop at every entry, BHI_NO or not. */
 	[CPUID_7_2_EDX] = { 7, 2, 3, 0, F(BHI_CTRL) },
 	[CPUID_7_1_EAX] = { 7, 1, 0, F(AVX_VNNI) | F(AVX512_BF16) | F(FZRM) | F(FSRS) | F(FSRC) | F(AVX_IFMA), 0 },
-	[CPUID_80000008_EBX] = { 0x80000008, 0, 1, F(CLZERO) | F(XSAVEERPTR), F(AMD_SSB_NO) },
+	/*
+	 * BTC_NO, as SRSO_NO below: a guest's return is none of the host's where guest code is translated, and how a kernel would train
+	 * the predictor anew (each return by way of a thunk) does nothing there but take time. Engines on hardware say what that has.
+	 */
+	[CPUID_80000008_EBX] = { 0x80000008, 0, 1, F(CLZERO) | F(XSAVEERPTR), F(AMD_SSB_NO) | F(AMD_BTC_NO) },
 	[CPUID_80000007_EDX] = { 0x80000007, 0, 3, F(NONSTOP_TSC), 0 },
 	[CPUID_6_EAX] = { 6, 0, 0, 0, F(ARAT) },
 	[CPUID_KVM_EAX] = { KVM_CPUID_FEATURES, 0, 0, 0,

@@ -881,8 +881,8 @@ struct lite_block *lite_jit_block_at(struct lite_vcpu *c, u64 va, enum x86_resul
 		unsigned i = lite_jit_hash(back);
 
 		/* Maybe the one that this is paired with was known before it. (Not paired, it would lead who comes back to C, again and again.) */
-		if (c->view->jit_minus_va[i] == -back)
-			c->view->jit_to[i] = jit_landing(to_lite_vm(c->vcpu.vm), block->jit->lands);
+		if (c->view->jit[i].minus_va == -back)
+			c->view->jit[i].to = jit_landing(to_lite_vm(c->vcpu.vm), block->jit->lands);
 	}
 	return block;
 }

@@ -125,6 +125,12 @@ static inline void e_mov_imm64(struct lite_emit *e, unsigned to, u64 v)
 	e_u8(e, 0xb8 | (to & 7));
 	e_u64(e, v);
 }
+/* MOV to, imm32, sign-extended to 64 bits */
+static inline void e_mov_imm32(struct lite_emit *e, unsigned to, s32 v)
+{
+	e_op_r(e, true, 0xc7, 0, to);
+	e_u32(e, (u32)v);
+}
 /* MOV r/m32, imm32; with @w sign-extended */
 static inline void e_store_imm(struct lite_emit *e, bool w, unsigned base, s32 disp, s32 imm)
 {
@@ -139,14 +145,24 @@ static inline void e_store_imm_x(struct lite_emit *e, bool w, unsigned base, uns
 	e_u32(e, imm);
 }
 
-/* PEXT to, from, [base + disp]; no flags. */
-static inline void e_pext_m(struct lite_emit *e, unsigned to, unsigned from, unsigned base, s32 disp)
+/* MOVZX to, the lower 16 bits of from; the byte at [base + disp] */
+static inline void e_movzx16(struct lite_emit *e, unsigned to, unsigned from)
 {
-	e_u8(e, 0xc4);
-	e_u8(e, (~to & 8) << 4 | 0x40 | (~base & 8) << 2 | 2);
-	e_u8(e, 0x80 | (~from & 15) << 3 | 2);
-	e_u8(e, 0xf5);
+	e_rex(e, false, to, 0, from);
+	e_bytes(e, "\x0f\xb7", 2);
+	e_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+static inline void e_load8(struct lite_emit *e, unsigned to, unsigned base, s32 disp)
+{
+	e_rex(e, false, to, 0, base);
+	e_bytes(e, "\x0f\xb6", 2);
 	e_mem(e, to, base, disp);
+}
+/* AND r32, imm32 */
+static inline void e_and_imm(struct lite_emit *e, unsigned reg, u32 imm)
+{
+	e_op_r(e, false, 0x81, 4, reg);
+	e_u32(e, imm);
 }
 
 /* RORX to, from, count: 64 bits, no flags. */
@@ -170,6 +186,15 @@ static inline void e_shiftx(struct lite_emit *e, unsigned kind, unsigned to, uns
 	e_u8(e, 0xf7);
 	e_u8(e, 0xc0 | (to & 7) << 3 | (from & 7));
 }
+/* The same of what is at [base + disp]. */
+static inline void e_shiftx_m(struct lite_emit *e, unsigned kind, unsigned to, unsigned base, s32 disp, unsigned count)
+{
+	e_u8(e, 0xc4);
+	e_u8(e, (~to & 8) << 4 | 0x40 | (~base & 8) << 2 | 2);
+	e_u8(e, 0x80 | (~count & 15) << 3 | kind);
+	e_u8(e, 0xf7);
+	e_mem(e, to, base, disp);
+}
 
 /* JMP and CALL [base + disp], [base + index * 8 + disp] */
 static inline void e_jmp_m(struct lite_emit *e, unsigned base, s32 disp)
@@ -186,6 +211,10 @@ static inline void e_jmp_mx(struct lite_emit *e, unsigned base, unsigned index, 
 }
 
 /* PUSH of such */
+static inline void e_push_m(struct lite_emit *e, unsigned base, s32 disp)
+{
+	e_op_m(e, false, 0xff, 6, base, disp);
+}
 static inline void e_push_mx(struct lite_emit *e, unsigned base, unsigned index, s32 disp)
 {
 	e_op_mx(e, false, 0xff, 6, base, index, 3, disp);
@@ -220,6 +249,15 @@ static inline u8 *e_jrcxz(struct lite_emit *e)
 	e_u8(e, 0xe3);
 	e_u8(e, 0);
 	return e->p - 1;
+}
+/* LEA to, [RIP + a field like those] */
+static inline u8 *e_lea_rip(struct lite_emit *e, unsigned to)
+{
+	e_rex(e, true, to, 0, 0);
+	e_u8(e, 0x8d);
+	e_u8(e, (to & 7) << 3 | 5);
+	e_u32(e, 0);
+	return e->p - 4;
 }
 /* The jump whose 32-bit field is at @field goes to @rw. */
 static inline void e_aim(struct lite_emit *e, u8 *field, const u8 *rw)

@@ -58,11 +58,11 @@
 #define TLB_LOOKUP(table, miss, la, size)                                                         \
 	({                                                                                        \
 		u64 la_ = (la);                                                                   \
-		unsigned i_ = (la_ >> 12) % LITE_TLB_SIZE;                                        \
+		const struct lite_tlb_page *t_ = &c->view->tlb[(la_ >> 12) % LITE_TLB_SIZE].table; \
 		c->op = op;                                                                       \
-		if (unlikely(c->view->table.tag[i_] != ((la_ + (size) - 1) & PAGE_MASK_)))         \
+		if (unlikely(t_->tag != ((la_ + (size) - 1) & PAGE_MASK_)))                        \
 			return miss(c, op, la_, size);                                            \
-		(void *)(c->view->table.host[i_] + (la_ & 0xfff));                                \
+		(void *)(t_->host + (la_ & 0xfff));                                               \
 	})
 #define HOST_READ(la, size)  TLB_LOOKUP(r, lite_miss_read, la, size)
 #define HOST_WRITE(la, size) TLB_LOOKUP(w, lite_miss_write, la, size)

@@ -69,14 +69,14 @@ static const void *find(struct lite_vcpu *c, u64 va)
 	struct lite_block *block;
 	enum x86_result r;
 
-	if (unlikely(view->jit_minus_va[i] != -va || view->jit_mode != c->jit.mode)) {
+	if (unlikely(view->jit[i].minus_va != -va || view->jit_mode != c->jit.mode)) {
 		block = lite_jit_block_at(c, va, &r);
 		if (!block || unlikely(mode_ended(c)))
 			return NULL;
 	}
 	c->jit.t0 = va;
-	c->jit.t1 = i;
-	return c->view->jit_to[i];
+	c->jit.t1 = i * JIT_JUMP_SCALE;
+	return c->view->jit[i].to;
 }
 
 /* On with what is at RIP. */
@@ -137,7 +137,7 @@ static unsigned site_offset(const struct lite_vcpu *c)
 static bool refill(struct lite_vcpu *c, const u8 *ret, const void **to)
 {
 	u64 blocks = c->blocks_count, flushes = c->flush_count, la = c->jit.t0;
-	unsigned size = JIT_MISS_BYTES(c->jit.site), index = (la >> 12) % LITE_TLB_SIZE;
+	unsigned size = JIT_MISS_BYTES(c->jit.site);
 	bool write = c->jit.site & JIT_MISS_WRITE;
 
 	if (unlikely(!lite_tlb_fill(c, la, size, write)))
@@ -148,7 +148,7 @@ static bool refill(struct lite_vcpu *c, const u8 *ret, const void **to)
 		*to = next(c);
 		return true;
 	}
-	c->jit.t0 = (u64)(write ? c->view->w.host : c->view->r.host)[index] + (la & 0xfff);
+	c->jit.t0 = (u64)lite_tlb_page(c->view, la, write)->host + (la & 0xfff);
 	*to = on(c, ret);
 	return true;
 }
@@ -372,8 +372,8 @@ static const void *dead(struct lite_vcpu *c, const u8 *ret)
 	struct lite_block *block;
 	enum x86_result r;
 
-	if (c->view->jit_minus_va[i] == -va)
-		c->view->jit_minus_va[i] = LITE_JIT_JUMP_NONE(i);
+	if (c->view->jit[i].minus_va == -va)
+		c->view->jit[i].minus_va = LITE_JIT_JUMP_NONE(i);
 	set_rip(c, va);
 	/* When it is the same after all, reads and fetches go to different places: the guest is yet to flush something. Not here again, then. */
 	if (unlikely(to_lite_vm(c->vcpu.vm)->nr_checked && lite_code_same(c, va)))

@@ -28,6 +28,52 @@ enum { HOST_RSP = 4, T0 = 8, T1 = 9, T2 = 10, GSP = 11 };
 #define VCPU(field) ((s32)offsetof(struct lite_vcpu, field))
 #define VCPU_GPR(n) (VCPU(vcpu.x86.gpr) + 8 * (s32)(n))
 
+/*
+ * Indices. PEXT would make one at once; but there are processors that take a hundred cycles for it. A table has as many entries as 16 bits can
+ * count, and an index is one of eight bytes: T1 = entry * SCALE.
+ */
+#define JIT_TLB_SCALE  (sizeof(struct lite_tlb_entry) / 8)
+#define JIT_JUMP_SCALE (sizeof(struct lite_jit_jump) / 8)
+_Static_assert(LITE_TLB_SIZE == 65536 && JIT_TLB_SCALE == 4, "jit_tlb_index()");
+_Static_assert(LITE_JIT_JUMPS == 65536 && JIT_JUMP_SCALE == 2, "jit_jump_index()");
+
+/* T1 = where the page of T0 is in the TLB. @flags: they survive. */
+static inline void jit_tlb_index(struct lite_emit *e, bool flags)
+{
+	if (!flags) {
+		e_rorx(e, T1, T0, 12 - 2);
+		e_and_imm(e, T1, (LITE_TLB_SIZE - 1) * JIT_TLB_SCALE);
+		return;
+	}
+	e_rorx(e, T1, T0, 12);
+	e_movzx16(e, T1, T1);
+	e_op_index(e, true, 0x8d, T1, T1, 2, 0); /* lea T1, [T1 * 4] */
+}
+/* T1 = where T0 is in the jump cache; the flags survive. */
+static inline void jit_jump_index(struct lite_emit *e)
+{
+	e_rorx(e, T1, T0, LITE_JIT_JUMP_SHIFT);
+	e_movzx16(e, T1, T1);
+	e_op_mx(e, true, 0x8d, T1, T1, T1, 0, 0); /* lea T1, [T1 + T1] */
+}
+/* RCX = something else than 0 if the budget is negative; it is always small otherwise. */
+static inline void jit_load_budget(struct lite_emit *e)
+{
+	e_load8(e, REG_CX, HOST_RSP, VCPU(budget) + 3);
+}
+_Static_assert(LITE_BUDGET < 1 << 24, "jit_load_budget()");
+
+/* Where in the vCPU the TLB of its view @view is, for reads or for writes. */
+static inline s32 jit_tags(unsigned view, bool write)
+{
+	return VCPU(views) + (s32)(view * sizeof(struct lite_view)) +
+	       (s32)(write ? offsetof(struct lite_view, tlb[0].w.tag) : offsetof(struct lite_view, tlb[0].r.tag));
+}
+static inline s32 jit_hosts(unsigned view, bool write)
+{
+	return jit_tags(view, write) + (s32)offsetof(struct lite_tlb_page, host);
+}
+
 /* The guest registers that are not in a host register of their own. */
 static inline bool jit_displaced(unsigned gpr)
 {
@@ -258,6 +304,8 @@ void jit_emit_miss(struct jit_block *b, const struct jit_cold *cold);
 bool jit_reg_change(const struct jit_block *b, const struct jit_insn *j, unsigned reg, s64 *change);
 /** What the operand's address has in common with others. False: nothing. */
 bool jit_key_of(const struct jit_insn *j, struct jit_key *key, s64 *disp);
+/** Whether @off of the page is at a linear address that the block, being of a text, may name: *@imm, sign-extended. */
+bool jit_known_address(const struct jit_block *b, s64 off, s32 *imm);
 /** MOV between the register and the operand; @op 0x8b to the register, 0x89 from it. */
 void jit_move(struct jit_block *b, bool w, u8 op, unsigned reg, const struct jit_place *place);
 

@@ -31,8 +31,11 @@ static void save_regs(struct lite_emit *e, s32 sp)
 	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, sp + VCPU(fl));
 }
 
-/* Everything from the vCPU, and on at jit.to. */
-static void restore_regs(struct lite_emit *e)
+/*
+ * Everything from the vCPU, and on at jit.to: by RET where a CALL led out of translated code, so that the host's return predictor keeps
+ * knowing the CALLs before it (see host_call()).
+ */
+static void restore_regs(struct lite_emit *e, bool called)
 {
 	e_u8(e, 0x66); /* mov ax, [fl] */
 	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, VCPU(fl));
@@ -43,7 +46,12 @@ static void restore_regs(struct lite_emit *e)
 	e_load(e, true, T0, HOST_RSP, VCPU(jit.t0));
 	e_load(e, true, T1, HOST_RSP, VCPU(jit.t1));
 	e_load(e, true, T2, HOST_RSP, VCPU(jit.t2));
-	e_jmp_m(e, HOST_RSP, VCPU(jit.to));
+	if (!called) {
+		e_jmp_m(e, HOST_RSP, VCPU(jit.to));
+		return;
+	}
+	e_push_m(e, HOST_RSP, VCPU(jit.to));
+	e_ret(e);
 }
 
 /* C functions are reached by CALL [vCPU + jit.fn[]]: the code that it finds there saves everything, calls, and goes where C says. */
@@ -52,17 +60,22 @@ static void make_runtime(struct lite_jit *jit)
 	struct lite_emit e = { jit->room.rw, jit->room.rw + 8192, jit->room.rx - jit->room.rw, false };
 	static const u8 push[] = { 0x55, 0x53, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08 };
 	static const u8 pop[] = { 0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5b, 0x5d, 0xc3 };
-	u8 *restore, *leave;
+	u8 *restore, *leave, *field;
 
 	jit->enter = (void *)e_rx(&e, e.p);
 	e_bytes(&e, push, sizeof(push));
 	e_store(&e, true, HOST_RSP, REG_DI, VCPU(jit.c_sp));
 	e_mov(&e, true, HOST_RSP, REG_DI);
 	e_store(&e, true, REG_SI, HOST_RSP, VCPU(jit.to));
+	restore_regs(&e, false);
 	restore = e.p;
-	restore_regs(&e);
+	restore_regs(&e, true);
 
+	/* A RET for the CALL that led out, then the one for who called jit->enter. */
 	leave = e.p;
+	field = e_lea_rip(&e, REG_AX);
+	e_bytes(&e, "\x50\xc3", 2); /* push rax; ret */
+	e_here(&e, field);
 	e_load(&e, true, HOST_RSP, HOST_RSP, VCPU(jit.c_sp));
 	e_bytes(&e, pop, sizeof(pop));
 
@@ -94,10 +107,6 @@ void lite_jit_vcpu_init(struct lite_vcpu *c)
 {
 	const struct lite_jit *jit = to_lite_vm(c->vcpu.vm)->jit;
 
-	c->jit.tlb_mask = (u64)(LITE_TLB_SIZE - 1) << 12;
-	c->jit.page_mask = ~0xfffULL;
-	c->jit.sign_mask = 0x80000000;
-	c->jit.jump_mask = LITE_JIT_JUMP_MASK;
 	for (unsigned i = 0; jit && i < LITE_JIT_FNS; i++)
 		c->jit.fn[i] = jit->call[i];
 	lite_jit_forget(c);
@@ -117,7 +126,7 @@ void lite_jit_forget(struct lite_vcpu *c)
 
 	for (unsigned v = 0; jit && v < 2; v++) {
 		for (unsigned i = 0; i < LITE_JIT_JUMPS; i++)
-			c->views[v].jit_to[i] = jit->jump_miss + (jit->room.rx - jit->room.rw);
+			c->views[v].jit[i].to = jit->jump_miss + (jit->room.rx - jit->room.rw);
 		lite_jit_jumps_flush(&c->views[v]);
 	}
 }
@@ -283,8 +292,7 @@ void jit_link(struct lite_vm *lvm, u8 *field, u8 *stub, struct lite_block *block
 	e = (struct lite_emit){ jit->room.rw + jit->used, jit->room.rw + jit->used + 128, jit->room.rx - jit->room.rw, false };
 	if (code->live_in) {
 		e_store(&e, true, REG_CX, HOST_RSP, VCPU(jit.save));
-		e_load(&e, false, REG_CX, HOST_RSP, VCPU(budget));
-		e_pext_m(&e, REG_CX, REG_CX, HOST_RSP, VCPU(jit.sign_mask));
+		jit_load_budget(&e);
 		hit = e_jrcxz(&e);
 		e_load(&e, true, REG_CX, HOST_RSP, VCPU(jit.save));
 		miss = e_jmp(&e);

@@ -89,8 +89,8 @@ static void jump_t0(struct jit_block *b)
 {
 	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
 
-	e_pext_m(&b->e, T1, T0, HOST_RSP, VCPU(jit.jump_mask));
-	e_jmp_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit_to));
+	jit_jump_index(&b->e);
+	e_jmp_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));
 }
 
 static void goto_other_page(struct jit_block *b, s32 target)
@@ -218,14 +218,29 @@ void jit_move(struct jit_block *b, bool w, u8 op, unsigned reg, const struct jit
 		e_op_index(&b->e, w, op, reg, place->index, __builtin_ctz(place->scale), place->disp);
 }
 
+static void store_imm(struct jit_block *b, bool w, s32 imm, const struct jit_place *place)
+{
+	if (place->gs)
+		e_u8(&b->e, 0x65);
+	if (place->indexed)
+		e_store_imm_x(&b->e, w, place->base, place->index, place->disp, imm);
+	else
+		e_store_imm(&b->e, w, place->base, place->disp, imm);
+}
+
 /* A CALL's half on the stack. */
 static void push_return(struct jit_block *b)
 {
+	s32 off = b->cur->off + b->cur->insn.len, imm;
 	struct jit_place top;
 
 	push_place(b, &top);
-	address_of(b, T1, b->cur->off + b->cur->insn.len);
-	jit_move(b, !b->is32, 0x89, T1, &top);
+	if (jit_known_address(b, off, &imm)) {
+		store_imm(b, true, imm, &top);
+	} else {
+		address_of(b, T1, off);
+		jit_move(b, !b->is32, 0x89, T1, &top);
+	}
 	pushed(b);
 }
 
@@ -260,7 +275,7 @@ static bool operand_to(struct jit_block *b, const struct insn *insn, unsigned n,
  * A return address has one place in the jump cache. So blocks that end in the same CALL of the guest's share one of the host's; but for those that
  * check themselves, for while one lives the code may have become another. A block of LITE_MODE_ALONE takes that of the ordinary ones.
  *
- * The kernel's calls stay jumps: between them there is C, which is called and does not return to where it was called from.
+ * C that is called meanwhile returns by RET (restore_regs()), wherever the guest goes on.
  *
  * False: another block's CALL does the rest.
  */
@@ -271,8 +286,6 @@ static bool host_call(struct jit_block *b)
 	bool shared = back < 4096 && !b->checked;
 	u8 *on, *field;
 
-	if (!(b->mode & LITE_MODE_USER))
-		return true;
 	b->call = b->cur->off;
 	b->back = (u16)back;
 	b->tail = shared && !b->lvm->no_links ? lite_jit_tail(b->in, b->mode & ~LITE_MODE_ALONE, b->call, b->back) : NULL;
@@ -297,12 +310,8 @@ static void return_t0(struct jit_block *b)
 {
 	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
 
-	if (!(b->mode & LITE_MODE_USER)) {
-		jump_t0(b);
-		return;
-	}
-	e_pext_m(&b->e, T1, T0, HOST_RSP, VCPU(jit.jump_mask));
-	e_push_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit_to));
+	jit_jump_index(&b->e);
+	e_push_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));
 	e_ret(&b->e);
 }
 
@@ -404,12 +413,7 @@ static bool push(struct jit_block *b)
 		if ((s64)insn->imm != (s32)insn->imm && size == 8)
 			return false;
 		push_place(b, &top);
-		if (top.gs)
-			e_u8(&b->e, 0x65);
-		if (top.indexed)
-			e_store_imm_x(&b->e, size == 8, top.base, top.index, top.disp, (s32)insn->imm);
-		else
-			e_store_imm(&b->e, size == 8, top.base, top.disp, (s32)insn->imm);
+		store_imm(b, size == 8, (s32)insn->imm, &top);
 		pushed(b);
 		return true;
 	}

@@ -2,10 +2,11 @@
  * The translator's memory accesses, and why they reach guest memory only.
  *
  * Translated code touches memory in two ways. [RSP + constant] and [RSP + T1 * 8 + constant], where RSP is the vCPU and the
- * constant an offset of one of its fields or tables, T1 an index that PEXT has just made from a mask of as many bits as the table has
- * entries. And [T0], after this check (without flags that anybody needs):
+ * constant an offset of one of its fields or tables, T1 an index that has just been made of as many bits as the table has
+ * entries (jit.h). And [T0], after this check (without flags that anybody needs):
  *
- *	pext T1, T0, [page number bits]	index
+ *	rorx T1, T0, 10
+ *	and  T1d, page number bits	index
  *	sub  T0, tag[T1]		offset in the page, if it is the right one
  *	cmp  T0, 4096 - size
  *	ja   miss			unsigned: another page, and an access across the page's end
@@ -42,6 +43,19 @@
 #include "engines/lite/jit.h"
 #include "engines/lite/window.h"
 
+static s32 seg_base(unsigned seg)
+{
+	return VCPU(vcpu.x86.seg) + (s32)(seg * sizeof(struct x86_segment) + offsetof(struct x86_segment, base));
+}
+
+bool jit_known_address(const struct jit_block *b, s64 off, s32 *imm)
+{
+	s64 va = (s64)b->va + off;
+
+	*imm = (s32)va;
+	return (b->mode & LITE_MODE_TEXT) && va == *imm;
+}
+
 bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, bool with_seg)
 {
 	const struct insn_mem *m = &insn->mem;
@@ -50,6 +64,7 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 	unsigned base = m->base, index = m->index, shift;
 	unsigned out = seg ? T0 : to;
 	s64 disp = m->disp;
+	s32 known;
 
 	if (m->vsib || (insn->addrsize != 8 && insn->addrsize != 4))
 		return false;
@@ -60,8 +75,16 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 		disp += b->cur->off + insn->len;
 		if (disp != (s32)disp)
 			return false;
-		e_load(e, true, T0, HOST_RSP, VCPU(vpage));
-		e_lea(e, w, out, T0, disp);
+		if (w && jit_known_address(b, disp, &known)) {
+			e_mov_imm32(e, out, known);
+		} else {
+			e_load(e, true, T0, HOST_RSP, VCPU(vpage));
+			e_lea(e, w, out, T0, disp);
+		}
+	} else if (base == INSN_REG_NONE && index == INSN_REG_NONE && seg && w && disp == (s32)disp) {
+		e_load(e, true, T0, HOST_RSP, seg_base(m->seg));
+		e_lea(e, true, to, T0, (s32)disp);
+		return true;
 	} else if (base == INSN_REG_NONE && index == INSN_REG_NONE) {
 		e_mov_imm64(e, out, w ? (u64)disp : (u32)disp);
 	} else {
@@ -96,7 +119,7 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 		}
 	}
 	if (seg) {
-		e_load(e, true, T1, HOST_RSP, VCPU(vcpu.x86.seg) + m->seg * (s32)sizeof(struct x86_segment) + (s32)offsetof(struct x86_segment, base));
+		e_load(e, true, T1, HOST_RSP, seg_base(m->seg));
 		e_op_mx(e, !b->is32, 0x8d, to, T0, T1, 0, 0);
 	}
 	return true;
@@ -105,14 +128,12 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 static struct jit_cold *check(struct jit_block *b, unsigned size, bool write)
 {
 	struct lite_emit *e = &b->e;
-	s32 tags = VCPU(views) + (s32)(b->view * sizeof(struct lite_view)) +
-		   (s32)(write ? offsetof(struct lite_view, w) : offsetof(struct lite_view, r));
-	s32 hosts = tags + (s32)offsetof(struct lite_tlb, host);
+	s32 tags = jit_tags(b->view, write), hosts = jit_hosts(b->view, write);
 	struct jit_cold *cold;
 	u8 *hit, *miss;
 	bool busy = b->t2_busy || b->group.active;
 
-	e_pext_m(e, T1, T0, HOST_RSP, VCPU(jit.tlb_mask));
+	jit_tlb_index(e, b->cur->live);
 	if (!b->cur->live) {
 		e_op_mx(e, true, 0x2b, T0, HOST_RSP, T1, 3, tags);	/* sub T0, tag */
 		e_bytes(e, "\x49\x81\xf8", 3);				/* cmp T0, imm32 */
@@ -130,9 +151,11 @@ static struct jit_cold *check(struct jit_block *b, unsigned size, bool write)
 		e_op_mx(e, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags);
 		e_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
 		e_op_mx(e, true, 0x8d, T0, T0, REG_CX, 0, 1);
-		if (size > 1)
-			e_lea(e, true, REG_CX, T0, size - 1);
-		e_pext_m(e, REG_CX, size > 1 ? REG_CX : T0, HOST_RSP, VCPU(jit.page_mask));
+		e_lea(e, true, REG_CX, T0, size - 1);
+		e_store(e, true, REG_CX, HOST_RSP, VCPU(jit.sum));
+		e_u8(e, 0xb8 | REG_CX);
+		e_u32(e, 12);
+		e_shiftx_m(e, E_SHRX, REG_CX, HOST_RSP, VCPU(jit.sum), REG_CX);
 		hit = e_jrcxz(e);
 		miss = e_jmp(e);
 		e_here8(e, hit);
@@ -292,6 +315,7 @@ static bool grouped(struct jit_block *b, const struct insn *insn, const struct j
 	struct ahead a = { (s32)disp, (s32)disp + (s32)size, write, jit_windowed(b), 0 };
 	bool w = insn ? insn->addrsize == 8 : !b->is32, start = false;
 	struct jit_cold *cold;
+	s32 more = 0;
 	unsigned x;
 
 	if (key && disp == (s32)disp) {
@@ -309,10 +333,18 @@ static bool grouped(struct jit_block *b, const struct insn *insn, const struct j
 	if (start)
 		jit_group_end(b);
 	x = start && a.windowed ? T2 : T0;
-	if (!insn)
-		e_lea(&b->e, w, x, GSP, raw);
-	else if (!jit_ea(b, insn, x, w, true))
-		return false;
+	/* The address is the group's at once, if that is as long. */
+	if (start && !a.windowed && raw + (a.lo - disp) == (s32)(raw + (a.lo - disp)))
+		more = (s32)(a.lo - disp);
+	if (!insn) {
+		e_lea(&b->e, w, x, GSP, raw + more);
+	} else {
+		struct insn moved = *insn;
+
+		moved.mem.disp += more;
+		if (!jit_ea(b, &moved, x, w, true))
+			return false;
+	}
 	if (a.windowed) {
 		if (start && disp != a.lo)
 			e_lea(&b->e, true, x, x, (s32)(a.lo - disp));
@@ -327,7 +359,7 @@ static bool grouped(struct jit_block *b, const struct insn *insn, const struct j
 		*place = (struct jit_place){ T0, 0, .gs = false };
 		return true;
 	}
-	if (disp != a.lo)
+	if (disp + more != a.lo)
 		e_lea(&b->e, !b->is32, T0, T0, (s32)(a.lo - disp));
 	cold = check(b, (unsigned)(a.hi - a.lo), a.write);
 	cold->group = true;
@@ -379,8 +411,7 @@ void jit_group_step(struct jit_block *b)
 void jit_emit_miss(struct jit_block *b, const struct jit_cold *cold)
 {
 	struct lite_emit *e = &b->e;
-	s32 tags = VCPU(views) + (s32)(b->view * sizeof(struct lite_view)) +
-		   (s32)(cold->write ? offsetof(struct lite_view, w) : offsetof(struct lite_view, r));
+	s32 tags = jit_tags(b->view, cold->write);
 
 	/* T0 back from an offset to the address. */
 	if (cold->flags) {

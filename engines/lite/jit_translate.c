@@ -161,7 +161,7 @@ static void emit_indirect(struct jit_block *b, u16 off, u8 live)
 
 	/* Another block's address may be meant, which may need the flags even when this one does not. */
 	e_mov(e, true, T2, REG_CX);
-	e_op_mx(e, true, 0x8b, REG_CX, HOST_RSP, T1, 3, view + (s32)offsetof(struct lite_view, jit_minus_va));
+	e_op_mx(e, true, 0x8b, REG_CX, HOST_RSP, T1, 3, view + (s32)offsetof(struct lite_view, jit[0].minus_va));
 	e_op_mx(e, true, 0x8d, REG_CX, REG_CX, T0, 0, 0);
 	ok = e_jrcxz(e);
 	e_mov(e, true, REG_CX, T2);
@@ -173,8 +173,7 @@ static void emit_indirect(struct jit_block *b, u16 off, u8 live)
 		e_u8(e, 0);
 		e_jcc_to(e, CC_S, b->jit->poll);
 	} else {
-		e_load(e, false, REG_CX, HOST_RSP, VCPU(budget));
-		e_pext_m(e, REG_CX, REG_CX, HOST_RSP, VCPU(jit.sign_mask));
+		jit_load_budget(e);
 		ok = e_jrcxz(e);
 		e_mov(e, true, REG_CX, T2);
 		e_jmp_to(e, b->jit->poll);

@@ -3,7 +3,7 @@
  * is followed, with what is certain on it. Nothing here knows what the translator meant to do.
  *
  *	memory	[RSP + constant] in the fields of the vCPU that translated code has to do with; [RSP + T1 * 8 + constant] in the tables,
- *		T1 from PEXT with that table's mask; [T0], not beyond the bytes that were checked, written to only when checked for that;
+ *		T1 of as many bits as that table has entries; [T0], not beyond the bytes that were checked, written to only when checked for that;
  *		[T0] and [T2 + constant] of an address that the distance of its own slot was added to, within LITE_WINDOW_SPAN;
  *		GS:[base + index + constant] within that of what was found in a slot that GS reaches, by a look or an access; [base + T2 + constant]
  *		where T2 is the distance of the slot; both with T0 for such a sum; an index that is small (lite_below()) counts as its most
@@ -35,7 +35,8 @@ enum t0_is {
 	T0_IMM,	   /* @imm */
 };
 enum t1_is {
-	T1_ANY, T1_HOME /* the guest's register @home, plus @added */, T1_TLB, T1_JUMP /* indices */, T1_BASE /* host[] of @base_write */,
+	T1_ANY, T1_HOME /* the guest's register @home, plus @added */, T1_TURNED /* an address, rotated by @turned */, T1_BITS /* 16 bits of it */,
+	T1_TLB, T1_JUMP /* indices */, T1_BASE /* host of @base_write */,
 	T1_ROTATED /* the linear address in @of, its slot in the low byte */, T1_SLOT /* that alone */, T1_DELTA /* its distance */,
 };
 enum t2_is { T2_ANY, T2_HOST /* address of @t2_size bytes, as T0_HOST */, T2_WINDOW, T2_DELTA /* distance of slot @bits */, T2_RCX /* the guest's RCX */, T2_SHIFTED /* left, by @bits */, T2_BITS /* at most @bits */ };
@@ -67,6 +68,9 @@ struct known {
 	u16 size, bits, more, t2_size;
 	bool own;	/* T1 is the index of the address in T0 */
 	bool saved;	/* jit.save is the guest's RCX */
+	u8 turned;
+	bool summed;	/* jit.sum is T0 + @sum_more */
+	u16 sum_more;
 	bool here;	/* T0 was compared with the address that the jump cache has */
 	bool compared;	/* the instruction before was CMP T0, @limit, or of T1_ROTATED's low byte with it */
 	u8 of;		/* register that T1_ROTATED and so on are about */
@@ -161,7 +165,8 @@ static bool meet(struct known *to, const struct known *from)
 	if (to->t0 != from->t0 || (to->t0 == T0_IMM ? to->imm != from->imm : to->write != from->write || to->size != from->size))
 		to->t0 = T0_ANY;
 	if (to->t1 != from->t1 || (to->t1 == T1_BASE && to->base_write != from->base_write) || (to->t1 >= T1_ROTATED && to->of != from->of) ||
-	    (to->t1 == T1_HOME && (to->home != from->home || to->added != from->added)))
+	    (to->t1 == T1_HOME && (to->home != from->home || to->added != from->added)) ||
+	    ((to->t1 == T1_TURNED || to->t1 == T1_BITS) && to->turned != from->turned))
 		to->t1 = T1_ANY;
 	if (to->slot != from->slot)
 		to->in_slot = false;
@@ -173,6 +178,7 @@ static bool meet(struct known *to, const struct known *from)
 		to->rcx = RCX_LENT;
 	to->own &= from->own;
 	to->saved &= from->saved;
+	to->summed &= from->summed && to->sum_more == from->sum_more;
 	to->here &= from->here;
 	if (to->limit != from->limit)
 		to->compared = false;
@@ -181,7 +187,7 @@ static bool meet(struct known *to, const struct known *from)
 		to->has_site = false;
 	to->has_site &= from->has_site;
 	to->host |= from->host;
-	return changed || to->rotated.holds != was.rotated.holds || to->t0 != was.t0 || to->t1 != was.t1 || to->t2 != was.t2 || to->rcx != was.rcx || to->own != was.own || to->saved != was.saved ||
+	return changed || to->rotated.holds != was.rotated.holds || to->t0 != was.t0 || to->t1 != was.t1 || to->t2 != was.t2 || to->rcx != was.rcx || to->own != was.own || to->saved != was.saved || to->summed != was.summed ||
 	       to->here != was.here || to->in_slot != was.in_slot || to->compared != was.compared || to->has_site != was.has_site || to->host != was.host;
 }
 
@@ -202,7 +208,7 @@ static void other_address(struct known *k, unsigned reg)
 static void set_t0(struct known *k, enum t0_is is)
 {
 	k->t0 = is;
-	k->own = false;
+	k->own = k->summed = false;
 	set_host(k, T0, is == T0_HOST || is == T0_WINDOW);
 	other_address(k, T0);
 	if (k->rcx == RCX_PAGE || k->rcx == RCX_SUM || k->rcx == RCX_DIFF)
@@ -249,11 +255,6 @@ static bool is_gpr(const struct insn *insn, unsigned n, unsigned reg, unsigned s
 static bool is_mem(const struct insn *insn, unsigned base, unsigned index, unsigned scale)
 {
 	return insn->has_mem && insn->mem.base == base && insn->mem.index == index && (index == INSN_REG_NONE || insn->mem.scale == scale);
-}
-
-static bool at_field(const struct insn *insn, s32 field)
-{
-	return is_mem(insn, HOST_RSP, INSN_REG_NONE, 0) && insn->mem.disp == field;
 }
 
 static bool rcx_kept(const struct known *k)
@@ -453,28 +454,58 @@ static const struct {
 	{ VCPU(vcpu.x86.seg[SEG_GS].base), 8, OPA_READ },
 };
 
-/* PEXT with one of the masks. */
-static const char *pext(struct walk *x, struct known *k)
+/* jit.sum: T0 and a size, to be shifted by a lent RCX. */
+static const char *sum(struct walk *x, struct known *k)
 {
 	const struct insn *insn = &x->insn;
-	unsigned to = insn->op[0].reg, from = insn->op[1].reg;
 
-	if (insn->op[0].size != 8)
-		return "PEXT with a mask, but not of 64 bits";
-	if (at_field(insn, VCPU(jit.tlb_mask)) || at_field(insn, VCPU(jit.jump_mask))) {
-		if (to != T1)
-			return "an index that is not in T1";
+	if (insn->mnemonic == MN_MOV && is_gpr(insn, 1, REG_CX, 8)) {
+		if (k->rcx != RCX_SUM)
+			return "a sum of something else than T0";
+		k->summed = true;
+		k->sum_more = k->more;
+		return NULL;
+	}
+	if (insn->mnemonic != MN_SHRX || !is_gpr(insn, 0, REG_CX, 8) || !is_gpr(insn, 2, REG_CX, 8))
+		return "a use of the sum that is none";
+	if (k->rcx != RCX_COUNT)
+		return "a sum that is shifted by no number";
+	k->rcx = k->summed && k->more == 12 ? RCX_PAGE : RCX_LENT;
+	k->more = k->sum_more;
+	return NULL;
+}
+
+/* The steps to an index in T1. *@done: it was one. */
+static const char *index_step(struct walk *x, struct known *k, bool *done)
+{
+	const struct insn *insn = &x->insn;
+	bool own = k->own, lea = insn->mnemonic == MN_LEA && insn->addrsize == 8 && !insn->mem.disp;
+
+	*done = true;
+	if (insn->mnemonic == MN_RORX && is_gpr(insn, 0, T1, 8) && insn->op[1].kind == OPK_GPR && insn->op[1].size == 8 && insn->imm != LITE_WINDOW_SHIFT) {
+		unsigned from = insn->op[1].reg;
+
 		if ((k->host & R(from)) || (from == REG_CX && k->rcx != RCX_GUEST))
 			return "an index made of what is no address of the guest's";
-		set_t1(k, at_field(insn, VCPU(jit.tlb_mask)) ? T1_TLB : T1_JUMP);
+		set_t1(k, T1_TURNED);
+		k->turned = (u8)insn->imm;
 		k->own = from == T0;
 		return NULL;
 	}
-	if (to != REG_CX || !rcx_kept(k) || (k->host & R(from)))
-		return "PEXT with a mask to a register that is not lent";
-	if (from == T0)
-		k->more = 0;
-	k->rcx = at_field(insn, VCPU(jit.page_mask)) && (from == T0 || (from == REG_CX && k->rcx == RCX_SUM)) ? RCX_PAGE : RCX_LENT;
+	if (k->t1 == T1_TURNED && insn->mnemonic == MN_MOVZX && is_gpr(insn, 0, T1, 4) && is_gpr(insn, 1, T1, 2))
+		set_t1(k, T1_BITS);
+	else if (k->t1 == T1_TURNED && k->turned == 12 - 2 && insn->mnemonic == MN_AND && is_gpr(insn, 0, T1, 4) && insn->op[1].kind == OPK_IMM &&
+		 (u32)insn->imm == (LITE_TLB_SIZE - 1) * JIT_TLB_SCALE)
+		set_t1(k, T1_TLB);
+	else if (k->t1 == T1_BITS && k->turned == 12 && lea && is_gpr(insn, 0, T1, 8) && insn->mem.base == INSN_REG_NONE && insn->mem.index == T1 &&
+		 insn->mem.scale == JIT_TLB_SCALE)
+		set_t1(k, T1_TLB);
+	else if (k->t1 == T1_BITS && k->turned == LITE_JIT_JUMP_SHIFT && lea && is_gpr(insn, 0, T1, 8) && is_mem(insn, T1, T1, 1))
+		set_t1(k, T1_JUMP);
+	else
+		*done = false;
+	if (*done)
+		k->own = own;
 	return NULL;
 }
 
@@ -486,8 +517,8 @@ static const char *field(struct walk *x, struct known *k, bool *done)
 	unsigned size = insn->mem.size;
 
 	*done = true;
-	if (insn->mnemonic == MN_PEXT && (at == VCPU(jit.tlb_mask) || at == VCPU(jit.page_mask) || at == VCPU(jit.jump_mask) || at == VCPU(jit.sign_mask)))
-		return pext(x, k);
+	if (at == VCPU(jit.sum) && size == 8)
+		return sum(x, k);
 	if (insn->mnemonic == MN_MOV && at == VCPU(jit.site) && size == 4 && insn->mem.access == OPA_WRITE && insn->op[1].kind == OPK_IMM) {
 		k->has_site = true;
 		k->site = (u32)insn->imm;
@@ -549,7 +580,7 @@ static const char *field(struct walk *x, struct known *k, bool *done)
 
 		if (off < 0 || !size || off % 8 + size > 8 || off + size > fields[i].size || (insn->mem.access & ~fields[i].may))
 			continue;
-		if (insn->mnemonic == MN_MOV && is_gpr(insn, 0, REG_CX, 4) && at == VCPU(budget)) {
+		if (insn->mnemonic == MN_MOVZX && is_gpr(insn, 0, REG_CX, 4) && at == VCPU(budget) + 3) {
 			if (!rcx_kept(k))
 				return "RCX is lent but not kept";
 			k->rcx = RCX_LENT;
@@ -572,7 +603,7 @@ static const char *table(struct walk *x, struct known *k)
 
 	if (insn->mem.size != 8 || insn->mem.access != OPA_READ)
 		return "a table is read, eight bytes at a time";
-	if (at == view + (s32)offsetof(struct lite_view, jit_minus_va)) {
+	if (at == view + (s32)offsetof(struct lite_view, jit[0].minus_va)) {
 		if (k->t1 != T1_JUMP)
 			return "the jump cache without an index for it";
 		if (insn->mnemonic != MN_MOV || !is_gpr(insn, 0, REG_CX, 8))
@@ -598,9 +629,9 @@ static const char *table(struct walk *x, struct known *k)
 		return NULL;
 	}
 	for (unsigned write = 0; write < 2; write++) {
-		s32 tags = view + (s32)(write ? offsetof(struct lite_view, w) : offsetof(struct lite_view, r));
+		s32 tags = jit_tags(x->v->view, write);
 
-		if (at != tags && at != tags + (s32)offsetof(struct lite_tlb, host))
+		if (at != tags && at != jit_hosts(x->v->view, write))
 			continue;
 		if (k->t1 != T1_TLB)
 			return "a TLB without an index for it";
@@ -883,7 +914,9 @@ static const char *plain(struct walk *x, struct known *k)
 		    !(is_gpr(insn, 1, T2, insn->op[1].size) && k->t2 == T2_BITS && k->bits < insn->mem.size * 8))
 			return "a bit string without an end";
 	} else {
-		why = part(x, k, &done);
+		why = index_step(x, k, &done);
+		if (!why && !done)
+			why = part(x, k, &done);
 		if (why || done)
 			return why;
 		if (insn->has_mem && (insn->mem.base == HOST_RSP || insn->mem.index == HOST_RSP))
@@ -1121,7 +1154,7 @@ static const char *stacked(struct walk *x, struct known *k)
 /* By the jump cache, as an operand of JMP or PUSH. */
 static const char *by_cache(const struct walk *x, const struct known *k)
 {
-	s32 jumps = VCPU(views) + (s32)(x->v->view * sizeof(struct lite_view)) + (s32)offsetof(struct lite_view, jit_to);
+	s32 jumps = VCPU(views) + (s32)(x->v->view * sizeof(struct lite_view)) + (s32)offsetof(struct lite_view, jit[0].to);
 	const struct insn *insn = &x->insn;
 
 	if (!is_mem(insn, HOST_RSP, T1, 8) || insn->mem.disp != jumps || insn->mem.size != 8 || k->t1 != T1_JUMP)

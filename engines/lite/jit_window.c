@@ -104,10 +104,9 @@ void jit_window(struct jit_block *b, unsigned x, const struct insn *insn, bool g
 /* What a load of eight bytes will find, if the page is at hand. */
 static bool peek(const struct jit_block *b, u64 la, u64 *value)
 {
-	const struct lite_tlb *t = &b->c->views[b->view].r;
-	unsigned i = (la >> 12) % LITE_TLB_SIZE;
+	const struct lite_tlb_page *t = lite_tlb_page(&b->c->views[b->view], la, false);
 
-	return t->tag[i] == (la & PAGE_MASK_) && (la & 0xfff) <= 4088 && !host_copy_from_client(value, (u64)t->host[i] + (la & 0xfff), 8);
+	return t->tag == (la & PAGE_MASK_) && (la & 0xfff) <= 4088 && !host_copy_from_client(value, (u64)t->host + (la & 0xfff), 8);
 }
 
 /* cur has been emitted: what its result may be. */

@@ -22,8 +22,7 @@
 
 /* ---- software TLB ------------------------------------------------------------------------------------------- */
 
-#define LITE_TLB_BITS  13 /* a kernel touches pages all over its direct map: with 1024, most misses were of entries in use */
-#define LITE_TLB_SIZE  (1U << LITE_TLB_BITS)
+#define LITE_TLB_SIZE  65536U /* a kernel touches pages all over its direct map; and as many as 16 bits can count */
 #define LITE_XTLB_SIZE 1024U
 #define LITE_JUMP_SIZE 2048U
 #define LITE_L2_SIZE   8192U
@@ -34,15 +33,19 @@
 #define LITE_JIT_JUMPS 65536U
 #define LITE_TAG_NONE  1ULL /* no page begins there */
 /*
- * What an empty place in a lite_tlb has for a tag: a page that is looked for in another place, and is not the next one either. Nothing that
+ * What an empty place in the TLB has for a tag: a page that is looked for in another place, and is not the next one either. Nothing that
  * is no page would do, for translated code subtracts the tag: with 1, addresses 1 to 4088 would be found in it.
  */
 #define LITE_TLB_NONE(i) ((u64)((i) ^ 2) << 12)
 
-/* Which pages may be read, or written: the one at linear address tag[i] is at host[i]. */
-struct lite_tlb {
-	u64 tag[LITE_TLB_SIZE];
-	u8 *host[LITE_TLB_SIZE];
+/* The page at linear address @tag is at @host. */
+struct lite_tlb_page {
+	u64 tag;
+	u8 *host;
+};
+/* Whether it may be read, and written; side by side, for most are both, and an access is to meet one cache line. */
+struct lite_tlb_entry {
+	struct lite_tlb_page r, w;
 };
 
 struct lite_exec_entry {
@@ -68,17 +71,21 @@ struct lite_jump {
 	const struct lite_op *ops;
 };
 
+/* Where to go, and the negative of the linear address that is for. */
+struct lite_jit_jump {
+	u64 minus_va;
+	const void *to;
+};
+
 /*
  * What one privilege level sees. A write entry exists only when the page is dirty, marked in the log, and holds no code. Entries are made
  * by lite_set_add()'s callers only: lite_translate(), lite_jump_set(), lite_jit_jump_set().
  */
 struct lite_view {
-	struct lite_tlb r, w;
+	struct lite_tlb_entry tlb[LITE_TLB_SIZE];
 	struct lite_exec_entry x[LITE_XTLB_SIZE];
 	struct lite_jump jump[LITE_JUMP_SIZE];
-	/* The translator's jump cache, by lite_jit_hash(): where to go, and the negative of the linear address that is for. */
-	const void *jit_to[LITE_JIT_JUMPS];
-	u64 jit_minus_va[LITE_JIT_JUMPS];
+	struct lite_jit_jump jit[LITE_JIT_JUMPS]; /* the translator's jump cache, by lite_jit_hash() */
 	u32 code_mode; /* what the jumps were found for */
 	u32 jit_mode;
 	LITE_SET(LITE_TLB_SIZE) r_set, w_set;
@@ -356,10 +363,9 @@ struct lite_vcpu {
 	u8 *mask_room;		   /* see gather.c */
 
 	struct {
-		u64 tlb_mask, page_mask, jump_mask; /* (i) PEXT's, of addresses */
-		u64 sign_mask;	  /* (i) of the budget */
 		u64 c_sp;	  /* stack of the C code that entered translated code */
 		u64 t0, t1, t2, save; /* scratch registers */
+		u64 sum;	  /* of an address's offset and a size, while it is shifted */
 		const void *to;	  /* where translated code goes on */
 		const void *fn[LITE_JIT_FNS]; /* (i) */
 		u32 site;	  /* of what called C: offset in the page, bytes << 16, write << 31 */
@@ -445,7 +451,7 @@ static inline unsigned lite_jump_hash(u64 va)
 	return (va ^ (va >> 12)) % LITE_JUMP_SIZE;
 }
 #define LITE_JUMP_NONE (BIT64(63) | 1) /* not canonical */
-/* What an empty place in jit_minus_va has: an address that is looked for in another one. RET may go anywhere, also where nothing can be. */
+/* What an empty place in the jump cache has for minus_va: an address that is looked for in another one. RET may go anywhere, also where nothing can be. */
 #define LITE_JIT_JUMP_NONE(i) ((i) ? 0 : -(1ULL << LITE_JIT_JUMP_SHIFT))
 
 void lite_tlb_flush(struct vcpu *vcpu, enum tlb_scope scope, u64 arg);
@@ -495,8 +501,8 @@ static inline void lite_jump_set(struct lite_view *view, u64 va, const struct li
 /** The same in the translator's cache, at @i. */
 static inline void lite_jit_jump_set(struct lite_view *view, unsigned i, u64 va, const void *to)
 {
-	view->jit_to[i] = to;
-	view->jit_minus_va[i] = -va;
+	view->jit[i].to = to;
+	view->jit[i].minus_va = -va;
 	lite_set_add(&view->jit_set, i, lite_exec_global(view, va));
 }
 /**
@@ -515,6 +521,13 @@ struct lite_place {
  * X86_FAULT recorded in vcpu->emul. A write is in the dirty log when this returns.
  */
 enum x86_result lite_translate(struct lite_vcpu *c, u64 la, enum lite_access access, bool system, struct lite_place *place);
+/** Where the page of @la is looked for. */
+static inline struct lite_tlb_page *lite_tlb_page(struct lite_view *view, u64 la, bool write)
+{
+	struct lite_tlb_entry *e = &view->tlb[(la >> 12) % LITE_TLB_SIZE];
+
+	return write ? &e->w : &e->r;
+}
 /** The walk that is remembered of @la, NULL: none is. */
 struct lite_walk_entry *lite_walk_find(struct lite_vcpu *c, u64 la);
 extern struct emul_ops lite_emul_ops;

@@ -348,12 +348,11 @@ static inline u64 fit(const struct string *t, u64 la, u64 offset)
 /* The host address of @la, or NULL. */
 static inline u8 *reach(struct lite_vcpu *c, u64 la, bool write)
 {
-	const struct lite_tlb *t = write ? &c->view->w : &c->view->r;
-	unsigned i = (la >> 12) % LITE_TLB_SIZE;
+	const struct lite_tlb_page *t = lite_tlb_page(c->view, la, write);
 
-	if (unlikely(t->tag[i] != (la & PAGE_MASK_)) && (!lite_tlb_fill(c, la, 1, write) || t->tag[i] != (la & PAGE_MASK_)))
+	if (unlikely(t->tag != (la & PAGE_MASK_)) && (!lite_tlb_fill(c, la, 1, write) || t->tag != (la & PAGE_MASK_)))
 		return NULL;
-	return t->host[i] + (la & 0xfff);
+	return t->host + (la & 0xfff);
 }
 
 /* ---- an element across pages ---------------------------------------------------------------------------------------- */

@@ -10,8 +10,7 @@
 
 static u8 *reach_slow(struct lite_vcpu *c, struct lite_view *view, u64 la, unsigned size, bool write)
 {
-	const struct lite_tlb *t = write ? &view->w : &view->r;
-	unsigned i = (la >> 12) % LITE_TLB_SIZE;
+	const struct lite_tlb_page *t = lite_tlb_page(view, la, write);
 	struct lite_place place;
 
 	if ((la & 0xfff) + size > 4096 || !x86_is_canonical(la, c->vcpu.x86.cr4))
@@ -19,16 +18,15 @@ static u8 *reach_slow(struct lite_vcpu *c, struct lite_view *view, u64 la, unsig
 	/* A view of the other level is reached by implicit accesses only (SDM 3A 4.6.1). */
 	if (lite_translate(c, la, write ? LITE_WRITE : LITE_READ, view == &c->views[0], &place) != X86_CONTINUE)
 		return NULL;
-	return t->tag[i] == (la & PAGE_MASK_) ? t->host[i] + (la & 0xfff) : NULL;
+	return t->tag == (la & PAGE_MASK_) ? t->host + (la & 0xfff) : NULL;
 }
 
 u8 *lite_reach(struct lite_vcpu *c, struct lite_view *view, u64 la, unsigned size, bool write)
 {
-	const struct lite_tlb *t = write ? &view->w : &view->r;
-	unsigned i = (la >> 12) % LITE_TLB_SIZE;
+	const struct lite_tlb_page *t = lite_tlb_page(view, la, write);
 
-	if (likely(t->tag[i] == ((la + size - 1) & PAGE_MASK_)))
-		return t->host[i] + (la & 0xfff);
+	if (likely(t->tag == ((la + size - 1) & PAGE_MASK_)))
+		return t->host + (la & 0xfff);
 	return reach_slow(c, view, la, size, write);
 }
 

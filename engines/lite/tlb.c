@@ -12,6 +12,8 @@
  * When the client removes a slot, or write-protects it for its dirty log, lite_shootdown() has emptied every TLB
  * before the call returns; vm_slots()' generation is compared at every entry as well.
  */
+#include <sys/mman.h>
+
 #include "core/x86/debug.h"
 #include "engines/lite/text.h"
 #include "engines/lite/window.h"
@@ -31,19 +33,21 @@ int lite_tlb_init(struct lite_vcpu *c)
 	c->saved = host_zalloc_pages(LITE_SAVED * sizeof(*c->saved));
 	if (!c->l2 || !c->pcid_gen || !c->scratch || !c->pde || !c->saved)
 		return -ENOMEM;
+	/* Tables of some MiB that are hit here and there. Where large pages are not to be had, so be it. */
+	madvise((void *)ROUND_DOWN((uintptr_t)c->views, HOST_PAGE_SIZE), sizeof(c->views), MADV_HUGEPAGE);
 	c->view = &c->views[0];
 	c->gen_next = 1;
 	for (unsigned v = 0; v < 2; v++) {
 		struct lite_view *view = &c->views[v];
 
 		for (unsigned i = 0; i < LITE_TLB_SIZE; i++)
-			view->r.tag[i] = view->w.tag[i] = LITE_TLB_NONE(i);
+			view->tlb[i].r.tag = view->tlb[i].w.tag = LITE_TLB_NONE(i);
 		for (unsigned i = 0; i < LITE_XTLB_SIZE; i++)
 			view->x[i].tag = LITE_TAG_NONE;
 		for (unsigned i = 0; i < LITE_JUMP_SIZE; i++)
 			view->jump[i].va = LITE_JUMP_NONE;
 		for (unsigned i = 0; i < LITE_JIT_JUMPS; i++)
-			view->jit_minus_va[i] = LITE_JIT_JUMP_NONE(i);
+			view->jit[i].minus_va = LITE_JIT_JUMP_NONE(i);
 	}
 	lite_tlb_flush_all(c);
 	return 0;
@@ -73,11 +77,11 @@ struct table {
 
 static inline void tables_of(struct lite_view *view, struct table t[TABLES])
 {
-	t[0] = (struct table)TABLE(view->r_set, view->r.tag, u64, 0, false);
-	t[1] = (struct table)TABLE(view->w_set, view->w.tag, u64, 0, false);
+	t[0] = (struct table)TABLE(view->r_set, &view->tlb[0].r.tag, view->tlb[0], 0, false);
+	t[1] = (struct table)TABLE(view->w_set, &view->tlb[0].w.tag, view->tlb[0], 0, false);
 	t[2] = (struct table)TABLE(view->x_set, &view->x[0].tag, view->x[0], LITE_TAG_NONE, false);
 	t[3] = (struct table)TABLE(view->jump_set, &view->jump[0].va, view->jump[0], LITE_JUMP_NONE, false);
-	t[4] = (struct table)TABLE(view->jit_set, view->jit_minus_va, u64, 0, true);
+	t[4] = (struct table)TABLE(view->jit_set, &view->jit[0].minus_va, view->jit[0], 0, true);
 }
 
 static inline void drop_one(const struct table *t, unsigned i)
@@ -223,8 +227,8 @@ void lite_tlb_flush_writes_to(struct lite_vcpu *c, const u8 *host)
 			for (u64 bits = view->w_set.used[w]; bits; bits &= bits - 1) {
 				unsigned i = w * 64 + __builtin_ctzll(bits);
 
-				if (view->w.host[i] == host)
-					view->w.tag[i] = LITE_TLB_NONE(i); /* its bit may stay */
+				if (view->tlb[i].w.host == host)
+					view->tlb[i].w.tag = LITE_TLB_NONE(i); /* its bit may stay */
 			}
 	}
 	saved_writes_drop(c);
@@ -263,18 +267,18 @@ static void view_save(struct lite_vcpu *c, u64 gen)
 	FOR_LOCAL(view->r_set) {
 		if (s->nr_r == ARRAY_SIZE(s->r))
 			break;
-		if (view->r.tag[i] == LITE_TLB_NONE(i))
+		if (view->tlb[i].r.tag == LITE_TLB_NONE(i))
 			continue;
-		s->r[s->nr_r].tag = view->r.tag[i];
-		s->r[s->nr_r++].host = view->r.host[i];
+		s->r[s->nr_r].tag = view->tlb[i].r.tag;
+		s->r[s->nr_r++].host = view->tlb[i].r.host;
 	}
 	FOR_LOCAL(view->w_set) {
 		if (s->nr_w == ARRAY_SIZE(s->w))
 			break;
-		if (view->w.tag[i] == LITE_TLB_NONE(i))
+		if (view->tlb[i].w.tag == LITE_TLB_NONE(i))
 			continue;
-		s->w[s->nr_w].tag = view->w.tag[i];
-		s->w[s->nr_w++].host = view->w.host[i];
+		s->w[s->nr_w].tag = view->tlb[i].w.tag;
+		s->w[s->nr_w++].host = view->tlb[i].w.host;
 	}
 	FOR_LOCAL(view->x_set) {
 		if (s->nr_x == ARRAY_SIZE(s->x))
@@ -286,10 +290,10 @@ static void view_save(struct lite_vcpu *c, u64 gen)
 	FOR_LOCAL(view->jit_set) {
 		if (s->nr_jit == ARRAY_SIZE(s->jit))
 			break;
-		if (view->jit_minus_va[i] == LITE_JIT_JUMP_NONE(i))
+		if (view->jit[i].minus_va == LITE_JIT_JUMP_NONE(i))
 			continue;
-		s->jit[s->nr_jit].minus_va = view->jit_minus_va[i];
-		s->jit[s->nr_jit].to = view->jit_to[i];
+		s->jit[s->nr_jit].minus_va = view->jit[i].minus_va;
+		s->jit[s->nr_jit].to = view->jit[i].to;
 		s->jit[s->nr_jit++].i = i;
 	}
 }
@@ -318,15 +322,15 @@ static void view_restore(struct lite_vcpu *c, u64 gen)
 	for (unsigned n = 0; n < s->nr_r; n++) {
 		unsigned i = (s->r[n].tag >> 12) % LITE_TLB_SIZE;
 
-		view->r.tag[i] = s->r[n].tag;
-		view->r.host[i] = s->r[n].host;
+		view->tlb[i].r.tag = s->r[n].tag;
+		view->tlb[i].r.host = s->r[n].host;
 		lite_set_add(&view->r_set, i, false);
 	}
 	for (unsigned n = 0; n < s->nr_w; n++) {
 		unsigned i = (s->w[n].tag >> 12) % LITE_TLB_SIZE;
 
-		view->w.tag[i] = s->w[n].tag;
-		view->w.host[i] = s->w[n].host;
+		view->tlb[i].w.tag = s->w[n].tag;
+		view->tlb[i].w.host = s->w[n].host;
 		lite_set_add(&view->w_set, i, false);
 	}
 	for (unsigned n = 0; n < s->nr_x; n++) {
@@ -345,8 +349,8 @@ static void view_restore(struct lite_vcpu *c, u64 gen)
 		unsigned i = s->jit[n].i;
 		u64 bit = page_bit(-s->jit[n].minus_va, &word);
 
-		view->jit_minus_va[i] = s->jit[n].minus_va;
-		view->jit_to[i] = s->jit[n].to;
+		view->jit[i].minus_va = s->jit[n].minus_va;
+		view->jit[i].to = s->jit[n].to;
 		view->code_pages[word] |= bit;
 		lite_set_add(&view->jit_set, i, false);
 	}
@@ -464,10 +468,10 @@ static void flush_page(struct lite_vcpu *c, u64 la)
 		struct lite_view *view = &c->views[v];
 
 		/* Bits of what is gone may stay set. */
-		if (view->r.tag[i] == page)
-			view->r.tag[i] = LITE_TLB_NONE(i);
-		if (view->w.tag[i] == page)
-			view->w.tag[i] = LITE_TLB_NONE(i);
+		if (view->tlb[i].r.tag == page)
+			view->tlb[i].r.tag = LITE_TLB_NONE(i);
+		if (view->tlb[i].w.tag == page)
+			view->tlb[i].w.tag = LITE_TLB_NONE(i);
 		if (view->x[x].tag == page)
 			view->x[x].tag = LITE_TAG_NONE;
 		/* Jumps outlive their page's exec entry. */
@@ -740,8 +744,8 @@ static inline void fill_read(struct lite_view *view, const struct lite_walk_entr
 {
 	unsigned i = (e->la >> 12) % LITE_TLB_SIZE;
 
-	view->r.host[i] = e->host;
-	view->r.tag[i] = e->la;
+	view->tlb[i].r.host = e->host;
+	view->tlb[i].r.tag = e->la;
 	lite_set_add(&view->r_set, i, e->global);
 }
 
@@ -749,8 +753,8 @@ static inline void fill_write(struct lite_view *view, const struct lite_walk_ent
 {
 	unsigned i = (e->la >> 12) % LITE_TLB_SIZE;
 
-	view->w.host[i] = e->host;
-	view->w.tag[i] = e->la;
+	view->tlb[i].w.host = e->host;
+	view->tlb[i].w.tag = e->la;
 	lite_set_add(&view->w_set, i, e->global);
 }
 
@@ -824,7 +828,6 @@ bool lite_tlb_fill(struct lite_vcpu *c, u64 la, unsigned size, bool write)
 	struct lite_walk_entry *e = l2_find(c, la);
 	bool user = c->vcpu.x86.cpl == 3;
 	struct lite_place place;
-	struct lite_tlb *t;
 	enum x86_result r;
 
 	c->fill_fault = false;
@@ -852,8 +855,7 @@ bool lite_tlb_fill(struct lite_vcpu *c, u64 la, unsigned size, bool write)
 		c->fill_fault = r == X86_FAULT && !(la & (size - 1));
 		return false;
 	}
-	t = write ? &c->view->w : &c->view->r;
-	return t->tag[(la >> 12) % LITE_TLB_SIZE] == (la & PAGE_MASK_);
+	return lite_tlb_page(c->view, la, write)->tag == (la & PAGE_MASK_);
 }
 
 /* ---- the emulator's memory operations ------------------------------------------------------------------------ */

@@ -434,7 +434,7 @@ void lite_window_open(struct lite_vcpu *c)
 		for (unsigned word = 0; word < ARRAY_SIZE(view->w_set.local); word++)
 			for (u64 bits = view->w_set.local[word]; bits && w->credit > CREDIT / 2; bits &= bits - 1) {
 				unsigned i = word * 64 + __builtin_ctzll(bits);
-				u64 la = view->w.tag[i];
+				u64 la = view->tlb[i].w.tag;
 
 				if (la == LITE_TLB_NONE(i) || slot_of(la) >= LITE_WINDOW_SLOTS || !w->place[slot_of(la)] || find(w, la))
 					continue;

@@ -151,6 +151,12 @@ static void svm_cpuid_mask(u32 function, u32 index, u32 regs[4])
 		regs[2] &= host[2] & ~F(SVM);
 		regs[3] &= host[3];
 		break;
+	case 0x80000008:
+		regs[1] &= host[1];
+		break;
+	case 0x80000021:
+		regs[0] &= host[0];
+		break;
 	}
 }
 

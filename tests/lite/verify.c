@@ -36,26 +36,61 @@ static unsigned user; /* the view of the block */
 
 static s32 tags(bool write)
 {
-	return view(user) + (s32)(write ? offsetof(struct lite_view, w) : offsetof(struct lite_view, r));
+	return jit_tags(user, write);
 }
 static s32 hosts(bool write)
 {
-	return tags(write) + (s32)offsetof(struct lite_tlb, host);
+	return jit_hosts(user, write);
 }
 static s32 cache(void)
 {
-	return view(user) + (s32)offsetof(struct lite_view, jit_to);
+	return view(user) + (s32)offsetof(struct lite_view, jit[0].to);
 }
 static s32 minus(void)
 {
-	return view(user) + (s32)offsetof(struct lite_view, jit_minus_va);
+	return view(user) + (s32)offsetof(struct lite_view, jit[0].minus_va);
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------------- */
 
-static void pext(struct code *x, unsigned to, unsigned from, s32 mask)
+/* T1 = an index made of @from. */
+static void tlb_index(struct code *x, unsigned from)
 {
-	e_pext_m(E, to, from, HOST_RSP, mask);
+	e_rorx(E, T1, from, 10);
+	e_and_imm(E, T1, 0x3fffc);
+}
+static void flagless_index(struct code *x, unsigned from)
+{
+	e_rorx(E, T1, from, 12);
+	e_movzx16(E, T1, T1);
+	e_op_index(E, true, 0x8d, T1, T1, 2, 0);
+}
+static void jump_index(struct code *x, unsigned from)
+{
+	e_rorx(E, T1, from, LITE_JIT_JUMP_SHIFT);
+	e_movzx16(E, T1, T1);
+	e_op_mx(E, true, 0x8d, T1, T1, T1, 0, 0);
+}
+static void rcx_is(struct code *x, u32 imm)
+{
+	e_u8(E, 0xb8 | REG_CX);
+	e_u32(E, imm);
+}
+/* RCX = the page that the byte @more from T0 is in. */
+static void sum(struct code *x, unsigned more)
+{
+	e_lea(E, true, REG_CX, T0, (s32)more);
+	e_store(E, true, REG_CX, HOST_RSP, VCPU(jit.sum));
+}
+static void shift_sum(struct code *x, u32 by)
+{
+	rcx_is(x, by);
+	e_shiftx_m(E, E_SHRX, REG_CX, HOST_RSP, VCPU(jit.sum), REG_CX);
+}
+static void page_of(struct code *x, unsigned more)
+{
+	sum(x, more);
+	shift_sum(x, 12);
 }
 
 /* T0 = an address. */
@@ -67,7 +102,7 @@ static void address(struct code *x)
 static void offset(struct code *x, bool write)
 {
 	address(x);
-	pext(x, T1, T0, VCPU(jit.tlb_mask));
+	tlb_index(x, T0);
 	e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(write));
 }
 
@@ -106,7 +141,7 @@ static void give_back(struct code *x)
 static void flagless_offset(struct code *x, bool write)
 {
 	address(x);
-	pext(x, T1, T0, VCPU(jit.tlb_mask));
+	flagless_index(x, T0);
 	lend(x);
 	e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags(write));
 	RAW("\x48\xf7\xd1");
@@ -128,8 +163,7 @@ static void flagless_base(struct code *x, bool write)
 static void flagless_check(struct code *x, unsigned size, bool write)
 {
 	flagless_offset(x, write);
-	e_lea(E, true, REG_CX, T0, size - 1);
-	pext(x, REG_CX, REG_CX, VCPU(jit.page_mask));
+	page_of(x, size - 1);
 	x->miss = flagless_miss(x);
 	flagless_base(x, write);
 	x->back = E->p;
@@ -158,7 +192,7 @@ static void site(struct code *x, u32 v)
 
 static void jump_t0(struct code *x)
 {
-	pext(x, T1, T0, VCPU(jit.jump_mask));
+	jump_index(x, T0);
 	e_jmp_mx(E, HOST_RSP, T1, cache());
 }
 
@@ -206,8 +240,7 @@ static void entry(struct code *x)
 	e_mov(E, true, REG_CX, T2);
 	e_jmp_to(E, x->v.jump_miss);
 	e_here8(E, ok);
-	e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
-	pext(x, REG_CX, REG_CX, VCPU(jit.sign_mask));
+	jit_load_budget(E);
 	ok = e_jrcxz(E);
 	e_mov(E, true, REG_CX, T2);
 	e_jmp_to(E, x->v.poll);
@@ -286,6 +319,7 @@ static void code_compared(struct code *x, unsigned size)
 #define KIND	  "an address of a kind that is not for translated code"
 #define OPERAND	  "RSP is an operand"
 #define ELSEWHERE "a jump to nowhere"
+#define NO_INDEX  "a TLB without an index for it"
 #define NO_TEXT	  "another page is entered, but not from text to text"
 #define NO_LANDING "a call of the block's own without the jump behind it"
 
@@ -330,7 +364,7 @@ static bool body(struct code *x, unsigned n)
 		e_store(E, true, REG_CX, T0, 0);
 		CASE("a byte without flags", NULL);
 		flagless_offset(x, true);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
+		page_of(x, 0);
 		x->miss = flagless_miss(x);
 		x->flags = x->write = true;
 		flagless_base(x, true);
@@ -353,13 +387,12 @@ static bool body(struct code *x, unsigned n)
 		RAW("\x4d\x0f\xa3\x10"); /* bt [r8], r10 */
 		CASE("RCX in T2 during the check", NULL);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_mov(E, true, T2, REG_CX);
 		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags(false));
 		RAW("\x48\xf7\xd1");
 		e_op_mx(E, true, 0x8d, T0, T0, REG_CX, 0, 1);
-		e_lea(E, true, REG_CX, T0, 7);
-		pext(x, REG_CX, REG_CX, VCPU(jit.page_mask));
+		page_of(x, 7);
 		field = flagless_miss(x);
 		e_mov(E, true, REG_CX, T2);
 		e_op_mx(E, true, 0x8b, T1, HOST_RSP, T1, 3, hosts(false));
@@ -451,7 +484,7 @@ static bool body(struct code *x, unsigned n)
 		e_load(E, true, REG_AX, T0, 0);
 		CASE("no tag", UNCHECKED);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		add_host(x, false);
 		CASE("no comparison", UNCHECKED);
 		offset(x, false);
@@ -488,42 +521,42 @@ static bool body(struct code *x, unsigned n)
 		add_host(x, false);
 		CASE("a tag of 32 bits", "a table is read, eight bytes at a time");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_op_mx(E, false, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
-		CASE("a tag of no index", "a TLB without an index for it");
+		CASE("a tag of no index", NO_INDEX);
 		address(x);
 		e_mov(E, true, T1, REG_AX);
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
 		CASE("a tag of another address", "a tag by the index of another address");
 		address(x);
-		pext(x, T1, REG_BX, VCPU(jit.tlb_mask));
+		tlb_index(x, REG_BX);
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
 		CASE("a tag of what the address was before", "a tag by the index of another address");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_lea(E, true, T0, T0, 1);
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
 		CASE("without flags, a tag of another address", "a tag by the index of another address");
 		address(x);
-		pext(x, T1, REG_BX, VCPU(jit.tlb_mask));
+		tlb_index(x, REG_BX);
 		lend(x);
 		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags(false));
 		RAW("\x48\xf7\xd1");
 		e_op_mx(E, true, 0x8d, T0, T0, REG_CX, 0, 1);
-		CASE("a tag by the jump cache's index", "a TLB without an index for it");
+		CASE("a tag by the jump cache's index", NO_INDEX);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
-		CASE("an index from memory", "a TLB without an index for it");
+		CASE("an index from memory", NO_INDEX);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_load(E, true, T1, HOST_RSP, VCPU_GPR(9));
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
 		CASE("another index after the check", UNCHECKED);
 		offset(x, false);
 		limit(x, 8);
 		e_lea(E, true, REG_AX, REG_BX, 0);
-		pext(x, T1, REG_AX, VCPU(jit.tlb_mask));
+		tlb_index(x, REG_AX);
 		add_host(x, false);
 		CASE("T0 changed after the check", UNCHECKED);
 		offset(x, false);
@@ -540,11 +573,11 @@ static bool body(struct code *x, unsigned n)
 		add_host(x, true);
 		CASE("a table that is written", "a table is read, eight bytes at a time");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_op_mx(E, true, 0x89, T0, HOST_RSP, T1, 3, tags(false));
 		CASE("a tag for something else", "a use of a TLB that is none");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_op_mx(E, true, 0x8b, REG_AX, HOST_RSP, T1, 3, tags(false));
 		CASE("a host address to a register of the guest's", "a use of a TLB that is none");
 		offset(x, false);
@@ -552,12 +585,12 @@ static bool body(struct code *x, unsigned n)
 		e_op_mx(E, true, 0x8b, REG_AX, HOST_RSP, T1, 3, hosts(false));
 		CASE("the other view's TLB", "no table, or another view's");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false) + (s32)sizeof(struct lite_view));
 		CASE("a table with an offset", "no table, or another view's");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
-		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false) + 8);
+		tlb_index(x, T0);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false) + (s32)sizeof(struct lite_tlb_entry));
 		CASE("a table by another register", "memory that is neither the vCPU nor at T0");
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, REG_AX, 3, tags(false));
 		CASE("a jump to behind the check", NO_ACCESS);
@@ -616,11 +649,11 @@ static bool body(struct code *x, unsigned n)
 		flagless_base(x, false);
 		CASE("without flags, a look that leads nowhere", UNCHECKED);
 		flagless_offset(x, false);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
+		page_of(x, 0);
 		flagless_base(x, false);
 		CASE("without flags, no look at the last byte", "an access that is larger than what was checked");
 		flagless_offset(x, false);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
+		page_of(x, 0);
 		x->miss = flagless_miss(x);
 		x->flags = true;
 		flagless_base(x, false);
@@ -628,28 +661,42 @@ static bool body(struct code *x, unsigned n)
 		CASE("without flags, a look at the wrong byte", "an access that is larger than what was checked");
 		flagless_check(x, 7, false);
 		e_load(E, true, REG_AX, T0, 0);
-		CASE("without flags, by the wrong mask", UNCHECKED);
+		CASE("without flags, shifted too far", UNCHECKED);
 		flagless_offset(x, false);
-		pext(x, REG_CX, T0, VCPU(jit.sign_mask));
+		sum(x, 0);
+		shift_sum(x, 13);
+		x->miss = flagless_miss(x);
+		x->flags = true;
+		flagless_base(x, false);
+		CASE("without flags, a sum of the address", UNCHECKED);
+		address(x);
+		flagless_index(x, T0);
+		lend(x);
+		jit_load_budget(E);
+		sum(x, 0);
+		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags(false));
+		RAW("\x48\xf7\xd1");
+		e_op_mx(E, true, 0x8d, T0, T0, REG_CX, 0, 1);
+		shift_sum(x, 12);
 		x->miss = flagless_miss(x);
 		x->flags = true;
 		flagless_base(x, false);
 		CASE("without flags, by half of RCX", UNCHECKED);
 		flagless_offset(x, false);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
+		page_of(x, 0);
 		e_u8(E, 0x67);
 		x->miss = flagless_miss(x);
 		x->flags = true;
 		flagless_base(x, false);
 		CASE("without flags, the wrong way", UNCHECKED);
 		flagless_offset(x, false);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
+		page_of(x, 0);
 		mark = e_jrcxz(E);
 		flagless_base(x, false);
 		e_here8(E, mark);
 		CASE("without flags, a tag that is added", UNCHECKED);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		lend(x);
 		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags(false));
 		e_op_mx(E, true, 0x8d, T0, T0, REG_CX, 0, 0);
@@ -657,17 +704,17 @@ static bool body(struct code *x, unsigned n)
 		add_host(x, false);
 		CASE("without flags, a tag of writes for reads", UNCHECKED);
 		flagless_offset(x, true);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
+		page_of(x, 0);
 		x->miss = flagless_miss(x);
 		x->flags = true;
 		flagless_base(x, false);
 		CASE("without flags, another index", UNCHECKED);
 		flagless_offset(x, false);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
+		page_of(x, 0);
 		x->miss = flagless_miss(x);
 		x->flags = true;
 		give_back(x);
-		pext(x, T1, REG_BX, VCPU(jit.tlb_mask));
+		tlb_index(x, REG_BX);
 		e_op_mx(E, true, 0x8b, T1, HOST_RSP, T1, 3, hosts(false));
 
 		/* Registers. */
@@ -698,7 +745,7 @@ static bool body(struct code *x, unsigned n)
 		e_lea(E, true, REG_AX, T1, 0);
 		CASE("the tag of a host address", AS_VALUE);
 		check(x, 8, false);
-		pext(x, T1, REG_BX, VCPU(jit.tlb_mask));
+		tlb_index(x, REG_BX);
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
 		CASE("what the last block left", AS_VALUE);
 		e_mov(E, true, REG_AX, T2);
@@ -706,75 +753,142 @@ static bool body(struct code *x, unsigned n)
 		RAW("\x41\xb1\x05"); /* mov r9b, 5 */
 		CASE("an index made of a host address", "an index made of what is no address of the guest's");
 		check(x, 8, false);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		CASE("an index of RCX while it is lent", "an index made of what is no address of the guest's");
 		lend(x);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
-		pext(x, T1, REG_CX, VCPU(jit.tlb_mask));
-		CASE("an index somewhere else", "an index that is not in T1");
+		jit_load_budget(E);
+		tlb_index(x, REG_CX);
+		CASE("an index of other bits", NO_INDEX);
 		address(x);
-		pext(x, T2, T0, VCPU(jit.tlb_mask));
-		CASE("an index of 32 bits", "PEXT with a mask, but not of 64 bits");
+		e_rorx(E, T1, T0, 11);
+		e_and_imm(E, T1, 0x3fffc);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("an index of more bits", NO_INDEX);
 		address(x);
-		RAW("\xc4\x62\x3a\xf5\x8c\x24");
-		e_u32(E, VCPU(jit.tlb_mask));
-		CASE("RCX taken for a mask", "PEXT with a mask to a register that is not lent");
+		e_rorx(E, T1, T0, 10);
+		e_and_imm(E, T1, 0x7fffc);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("an index of odd bits", NO_INDEX);
 		address(x);
-		pext(x, REG_CX, T0, VCPU(jit.page_mask));
-		CASE("another register taken for a mask", "PEXT with a mask to a register that is not lent");
+		e_rorx(E, T1, T0, 10);
+		e_and_imm(E, T1, 0x3fffe);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("an index of all bits", NO_INDEX);
+		address(x);
+		e_rorx(E, T1, T0, 10);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("an index of 32 bits", NO_INDEX);
+		address(x);
+		RAW("\xc4\x43\x7b\xf0\xc8\x0a"); /* rorx r9d, r8d, 10 */
+		e_and_imm(E, T1, 0x3fffc);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("without flags, an index of other bits", NO_INDEX);
+		address(x);
+		e_rorx(E, T1, T0, 13);
+		e_movzx16(E, T1, T1);
+		e_op_index(E, true, 0x8d, T1, T1, 2, 0);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("without flags, an index of all bits", NO_INDEX);
+		address(x);
+		e_rorx(E, T1, T0, 12);
+		e_op_index(E, true, 0x8d, T1, T1, 2, 0);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("without flags, an index that is too large", NO_INDEX);
+		address(x);
+		e_rorx(E, T1, T0, 12);
+		e_movzx16(E, T1, T1);
+		e_op_index(E, true, 0x8d, T1, T1, 3, 0);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("without flags, an index beside it", NO_INDEX);
+		address(x);
+		e_rorx(E, T1, T0, 12);
+		e_movzx16(E, T1, T1);
+		e_op_index(E, true, 0x8d, T1, T1, 2, 8);
+		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
+		CASE("the jump cache's index, not doubled", "an indirect jump that is not by the jump cache");
+		address(x);
+		e_rorx(E, T1, T0, LITE_JIT_JUMP_SHIFT);
+		e_movzx16(E, T1, T1);
+		e_jmp_mx(E, HOST_RSP, T1, cache());
+		CASE("the jump cache's index of other bits", "an indirect jump that is not by the jump cache");
+		address(x);
+		e_rorx(E, T1, T0, LITE_JIT_JUMP_SHIFT + 1);
+		e_movzx16(E, T1, T1);
+		e_op_mx(E, true, 0x8d, T1, T1, T1, 0, 0);
+		e_jmp_mx(E, HOST_RSP, T1, cache());
+		CASE("a sum of the guest's RCX", "a sum of something else than T0");
+		address(x);
+		sum(x, 0);
+		CASE("a sum of the budget", "a sum of something else than T0");
 		address(x);
 		lend(x);
-		pext(x, REG_DX, T0, VCPU(jit.page_mask));
+		jit_load_budget(E);
+		e_store(E, true, REG_CX, HOST_RSP, VCPU(jit.sum));
+		CASE("a sum for the guest", "a use of the sum that is none");
+		e_load(E, true, REG_AX, HOST_RSP, VCPU(jit.sum));
+		CASE("a sum shifted to another register", "a use of the sum that is none");
+		address(x);
+		lend(x);
+		jit_load_budget(E);
+		sum(x, 0);
+		rcx_is(x, 12);
+		e_shiftx_m(E, E_SHRX, REG_DX, HOST_RSP, VCPU(jit.sum), REG_CX);
+		CASE("a sum shifted by itself", "a sum that is shifted by no number");
+		address(x);
+		lend(x);
+		jit_load_budget(E);
+		sum(x, 0);
+		e_shiftx_m(E, E_SHRX, REG_CX, HOST_RSP, VCPU(jit.sum), REG_CX);
 		CASE("RCX taken for the budget", NOT_KEPT);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		CASE("RCX taken for a tag", NOT_KEPT);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags(false));
 		CASE("RCX taken for the jump cache", NOT_KEPT);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, minus());
 		CASE("a copy of RCX that is old", NOT_KEPT);
 		lend(x);
 		RAW("\x48\xff\xc1"); /* inc rcx */
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		CASE("a copy of RCX in T2 that is old", NOT_KEPT);
 		e_mov(E, true, T2, REG_CX);
 		RAW("\x48\xff\xc1");
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		CASE("a copy of RCX in T2 that is gone", "what is restored is not the guest's RCX");
 		lend(x);
 		e_mov(E, true, T2, REG_CX);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		e_load(E, true, T2, HOST_RSP, VCPU_GPR(8));
 		e_mov(E, true, REG_CX, T2);
 		CASE("RCX from nowhere", "what is restored is not the guest's RCX");
 		give_back(x);
 		CASE("RCX saved when it is lent", "what is saved is not the guest's RCX");
 		e_mov(E, true, T2, REG_CX);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		lend(x);
 		CASE("the guest's use of RCX while it is lent", "RCX is used while it is lent");
 		lend(x);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		RAW("\x48\xd3\xe0"); /* shl rax, cl */
 		CASE("RCX lent at the end", NOT_BACK);
 		lend(x);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		CASE("RCX lent on one of two ways", NOT_BACK);
 		lend(x);
 		field = e_jcc(E, CC_E);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		e_here(E, field);
 		CASE("RCX lent in a jump out", NOT_BACK);
 		lend(x);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		address(x);
 		e_jmp_to(E, x->v.poll);
 		CASE("RCX lent in a call", NOT_BACK);
 		lend(x);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		site(x, 5);
 		e_call_m(E, HOST_RSP, FN(LITE_JIT_EMULATE));
 		CASE("a bit string without an end", "a bit string without an end");
@@ -819,8 +933,8 @@ static bool body(struct code *x, unsigned n)
 		e_store(E, true, REG_AX, HOST_RSP, VCPU(vcpu.x86.seg[SEG_GS].base));
 		CASE("a function's address read", NO_FIELD);
 		e_load(E, true, REG_AX, HOST_RSP, FN(LITE_JIT_MISS));
-		CASE("a mask written", NO_FIELD);
-		e_store(E, true, REG_AX, HOST_RSP, VCPU(jit.tlb_mask));
+		CASE("a function's address written", NO_FIELD);
+		e_store(E, true, REG_AX, HOST_RSP, FN(LITE_JIT_MISS));
 		CASE("the copy of RCX overwritten", NO_FIELD);
 		e_store(E, true, REG_AX, HOST_RSP, VCPU(jit.save));
 		CASE("the page from another register", NO_FIELD);
@@ -849,7 +963,7 @@ static bool body(struct code *x, unsigned n)
 		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, minus());
 		CASE("the jump cache for something else", "a use of the jump cache that is none");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_op_mx(E, true, 0x8b, REG_AX, HOST_RSP, T1, 3, minus());
 
 		/* Kinds of instructions and addresses. */
@@ -927,19 +1041,19 @@ static bool body(struct code *x, unsigned n)
 		RAW("\xff\xe0");
 		CASE("a jump by a TLB", "an indirect jump that is not by the jump cache");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_jmp_mx(E, HOST_RSP, T1, hosts(false));
 		CASE("a jump by the jump cache with the TLB's index", "an indirect jump that is not by the jump cache");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.tlb_mask));
+		tlb_index(x, T0);
 		e_jmp_mx(E, HOST_RSP, T1, cache());
 		CASE("a jump by the other view's cache", "an indirect jump that is not by the jump cache");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_jmp_mx(E, HOST_RSP, T1, cache() + (s32)sizeof(struct lite_view));
 		CASE("the guest sent to a host address", "an address of the host for the guest to go to");
 		check(x, 8, false);
-		pext(x, T1, REG_BX, VCPU(jit.jump_mask));
+		jump_index(x, REG_BX);
 		e_jmp_mx(E, HOST_RSP, T1, cache());
 		CASE("the guest sent to a host address, with a poll", "an address of the host for the guest to go to");
 		check(x, 8, false);
@@ -981,25 +1095,25 @@ static bool body(struct code *x, unsigned n)
 		RAW(RSP_BACK);
 		CASE("RET by the jump cache", NULL);
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_push_mx(E, HOST_RSP, T1, cache());
 		e_ret(E);
 		x->ended = true;
 		CASE("RET to the page of a TLB", "an indirect jump that is not by the jump cache");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_push_mx(E, HOST_RSP, T1, hosts(false));
 		e_ret(E);
 		CASE("RET to wherever", NOT_FOR);
 		e_ret(E);
 		CASE("RET and more", "a place for RET to go to, and no RET");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_push_mx(E, HOST_RSP, T1, cache());
 		RAW("\xc2\x08\x00"); /* ret 8 */
 		CASE("a place for RET, but no RET", "a place for RET to go to, and no RET");
 		address(x);
-		pext(x, T1, T0, VCPU(jit.jump_mask));
+		jump_index(x, T0);
 		e_push_mx(E, HOST_RSP, T1, cache());
 		CASE("to another block's call", NULL);
 		x->v.tail = x->bytes + BYTES + 128;
@@ -1359,11 +1473,11 @@ static bool window(struct code *x, unsigned n)
 		CASE("GS with a lent RCX", NOT_OWN);
 		field = slot_is(x, REG_CX, LITE_WINDOW_EXE);
 		lend(x);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		RAW("\x65\x48\x8b\x01"); /* mov rax, gs:[rcx] */
 		CASE("the slot of a lent RCX", "the slot of what is no address");
 		lend(x);
-		e_load(E, false, REG_CX, HOST_RSP, VCPU(budget));
+		jit_load_budget(E);
 		field = slot_is(x, REG_CX, LITE_WINDOW_EXE);
 		CASE("FS", KIND);
 		known(x);

@@ -8,6 +8,7 @@
 #include "vmm/net/net.h"
 #include <arpa/inet.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -377,6 +378,58 @@ static void test_outgoing(void)
 	close(listener);
 }
 
+static void *other_thread(void *arg)
+{
+	loop_run(&m.loop);
+	return NULL;
+}
+
+static bool loop_is_woken(void)
+{
+	struct pollfd p = { m.loop.wake.fd, POLLIN, 0 };
+
+	return poll(&p, 1, 0) == 1;
+}
+
+/* The loop waits, without end, on a thread of its own while a frame is sent on this one: as by a vCPU without ioeventfd. */
+static void test_waiting(void)
+{
+	pthread_t thread;
+	u16 port;
+	int listener = listen_on_loopback(&port);
+	bool answered;
+
+	guest_port = 40100;
+	peer_port = port;
+	peer_ip = router_ip;
+	sequence = 7000;
+	acknowledge = 0;
+	forget(is_syn_ack);
+	if (!tap_ok(!pthread_create(&thread, NULL, other_thread, NULL), "a thread for the loop"))
+		return;
+	wanted = is_syn_ack;
+	while (!m.loop.waiting || loop_is_woken()) {
+		machine_unlock(&m);
+		poll(NULL, 0, 1);
+		machine_lock(&m);
+	}
+	send_tcp(SYN, "", 0);
+	/* It cannot go on, and read that, before this thread gives up the machine lock. */
+	tap_ok(loop_is_woken(), "a waiting loop is woken when a frame comes from another thread");
+	for (unsigned i = 0; i < 20000 && !got_bytes; i++) {
+		machine_unlock(&m);
+		poll(NULL, 0, 1);
+		machine_lock(&m);
+	}
+	answered = got_bytes;
+	machine_unlock(&m);
+	tap_ok(answered, "and serves the connection that the frame asks for");
+	loop_quit(&m.loop);
+	pthread_join(thread, NULL);
+	machine_lock(&m);
+	close(listener);
+}
+
 /* 20,000 bytes in each direction, of which a guest of an MTU of 1500 takes large segments, or does not. */
 static void test_large(unsigned types, u16 from)
 {
@@ -550,6 +603,7 @@ int main(void)
 	test_large(NET_GSO_TCP4, 40002);
 	test_room();
 	test_nonsense();
+	test_waiting(); /* the last: the loop has quit then */
 	netdev_close_all(&m);
 	machine_unlock(&m);
 	return tap_end();

@@ -263,9 +263,12 @@ static void slirp_ready(struct loop_fd *f, u32 events)
 
 static void slirp_net_send(struct netdev *n, const u8 *frame, size_t bytes)
 {
+	struct slirp_net *s = container_of(n, struct slirp_net, netdev);
 	u8 copy[NET_HEADERS_MAX];
 
-	slirp_input(container_of(n, struct slirp_net, netdev)->slirp, segment_raise_mss(frame, bytes, LARGE_MSS, copy), bytes);
+	slirp_input(s->slirp, segment_raise_mss(frame, bytes, LARGE_MSS, copy), bytes);
+	/* On a vCPU's thread, if the device has no ioeventfd: libslirp may want other descriptors now than those that are waited for. */
+	loop_renew(&s->netdev.machine->loop);
 }
 
 /* ---- options
