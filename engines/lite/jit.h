@@ -29,8 +29,8 @@ enum { HOST_RSP = 4, T0 = 8, T1 = 9, T2 = 10, GSP = 11 };
 #define VCPU_GPR(n) (VCPU(vcpu.x86.gpr) + 8 * (s32)(n))
 
 /*
- * Indices. PEXT would make one at once; but there are processors that take a hundred cycles for it. A table has as many entries as 16 bits can
- * count, and an index is one of eight bytes: T1 = entry * SCALE.
+ * Indices. PEXT would make one at once; but there are processors that take a hundred cycles for it. A table has as many entries as
+ * 16 bits can count, and an index is one of eight bytes: T1 = entry * SCALE.
  */
 #define JIT_TLB_SCALE  (sizeof(struct lite_tlb_entry) / 8)
 #define JIT_JUMP_SCALE (sizeof(struct lite_jit_jump) / 8)

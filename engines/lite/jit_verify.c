@@ -35,8 +35,8 @@ enum t0_is {
 	T0_IMM,	   /* @imm */
 };
 enum t1_is {
-	T1_ANY, T1_HOME /* the guest's register @home, plus @added */, T1_TURNED /* an address, rotated by @turned */, T1_BITS /* 16 bits of it */,
-	T1_TLB, T1_JUMP /* indices */, T1_BASE /* host of @base_write */,
+	T1_ANY, T1_HOME /* the guest's register @home, plus @added */,
+	T1_TURNED /* an address, rotated by @turned */, T1_BITS /* 16 bits of it */, T1_TLB, T1_JUMP /* indices */, T1_BASE /* host of @base_write */,
 	T1_ROTATED /* the linear address in @of, its slot in the low byte */, T1_SLOT /* that alone */, T1_DELTA /* its distance */,
 };
 enum t2_is { T2_ANY, T2_HOST /* address of @t2_size bytes, as T0_HOST */, T2_WINDOW, T2_DELTA /* distance of slot @bits */, T2_RCX /* the guest's RCX */, T2_SHIFTED /* left, by @bits */, T2_BITS /* at most @bits */ };
@@ -482,7 +482,8 @@ static const char *index_step(struct walk *x, struct known *k, bool *done)
 	bool own = k->own, lea = insn->mnemonic == MN_LEA && insn->addrsize == 8 && !insn->mem.disp;
 
 	*done = true;
-	if (insn->mnemonic == MN_RORX && is_gpr(insn, 0, T1, 8) && insn->op[1].kind == OPK_GPR && insn->op[1].size == 8 && insn->imm != LITE_WINDOW_SHIFT) {
+	if (insn->mnemonic == MN_RORX && is_gpr(insn, 0, T1, 8) && insn->op[1].kind == OPK_GPR && insn->op[1].size == 8 &&
+	    insn->imm != LITE_WINDOW_SHIFT) {
 		unsigned from = insn->op[1].reg;
 
 		if ((k->host & R(from)) || (from == REG_CX && k->rcx != RCX_GUEST))
@@ -494,11 +495,11 @@ static const char *index_step(struct walk *x, struct known *k, bool *done)
 	}
 	if (k->t1 == T1_TURNED && insn->mnemonic == MN_MOVZX && is_gpr(insn, 0, T1, 4) && is_gpr(insn, 1, T1, 2))
 		set_t1(k, T1_BITS);
-	else if (k->t1 == T1_TURNED && k->turned == 12 - 2 && insn->mnemonic == MN_AND && is_gpr(insn, 0, T1, 4) && insn->op[1].kind == OPK_IMM &&
-		 (u32)insn->imm == (LITE_TLB_SIZE - 1) * JIT_TLB_SCALE)
+	else if (k->t1 == T1_TURNED && k->turned == 12 - 2 && insn->mnemonic == MN_AND && is_gpr(insn, 0, T1, 4) &&
+		 insn->op[1].kind == OPK_IMM && (u32)insn->imm == (LITE_TLB_SIZE - 1) * JIT_TLB_SCALE)
 		set_t1(k, T1_TLB);
-	else if (k->t1 == T1_BITS && k->turned == 12 && lea && is_gpr(insn, 0, T1, 8) && insn->mem.base == INSN_REG_NONE && insn->mem.index == T1 &&
-		 insn->mem.scale == JIT_TLB_SCALE)
+	else if (k->t1 == T1_BITS && k->turned == 12 && lea && is_gpr(insn, 0, T1, 8) && insn->mem.base == INSN_REG_NONE &&
+		 insn->mem.index == T1 && insn->mem.scale == JIT_TLB_SCALE)
 		set_t1(k, T1_TLB);
 	else if (k->t1 == T1_BITS && k->turned == LITE_JIT_JUMP_SHIFT && lea && is_gpr(insn, 0, T1, 8) && is_mem(insn, T1, T1, 1))
 		set_t1(k, T1_JUMP);
