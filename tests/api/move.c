@@ -431,7 +431,7 @@ static const struct {
 	{ EVENTS, "KVM_SET_VCPU_EVENTS", KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, sizeof(struct kvm_vcpu_events) },
 };
 #define NR_STATES (sizeof(states) / sizeof(states[0]))
-static uint8_t state[4096];
+static uint8_t state[4096] __attribute__((aligned(64)));
 
 /* The MSRs of the system's list: as many as this system has. */
 static unsigned msr_list(uint32_t *list)
