@@ -8,7 +8,8 @@
 	tests/modules/modules.py clients trine and QEMU with Debian's kernel in them; each machine type, chips in and out of the kernel,
 	                                 1 and 2 vCPUs, nested and shadow paging, once
 	tests/modules/modules.py clients-long     all of these with each other
-	tests/modules/modules.py moves   a VM, and QEMU with Debian, go from lite to trine-amd and back
+	tests/modules/modules.py moves   a VM goes from lite to trine-amd and back, through the API
+	tests/modules/modules.py moves-debian     the same, Debian's kernel in QEMU
 	tests/modules/modules.py vmx     in Bochs: the API's tests, and Debian's kernel in a guest; EPT and unrestricted guest
 	tests/modules/modules.py vmx-restricted   the same where real mode is emulated
 	tests/modules/modules.py vmx-shadow       the same without EPT
@@ -95,26 +96,33 @@ def relay(tap, label, argv, **environment):
         tap.ok(False, "%s: status %d" % (label or argv[0], done.returncode))
 
 
-def moves(build):
+def moves(build, debian):
     """A file system with what lite has saved goes into the outer machine, and comes back with what was saved there."""
     tap = Tap()
     api = os.path.join(build, "tests", "api-move")
-    qemu_test = os.path.join(ROOT, "tests", "clients", "qemu.py")
+    test = os.path.join(ROOT, "tests", "clients", "qemu.py")
     with tempfile.TemporaryDirectory(prefix="trine-moves-") as folder:
         there, back, disk = (os.path.join(folder, name) for name in ("there", "back", "disk"))
         os.mkdir(there)
         os.mkdir(back)
-        relay(tap, "on lite: ", [api, "save"], TRINE_MOVE=there + "/api")
-        relay(tap, "on lite: ", [qemu_test, "q35", "on", "boots,leaves=%s/qemu" % there], QEMU_CPU=COMMON_CPU)
-        subprocess.check_call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", there, disk, "1G"])
+        if debian:
+            names = ("vm.back", "vm.back.console")
+            commands = ["QEMU_CPU=%s %s" % (COMMON_CPU, qemu("q35", "on", 2, "arrives=/mnt/vm,leaves=/mnt/vm.back"))]
+            relay(tap, "on lite: ", [test, "q35", "on", "boots,leaves=%s/vm" % there], QEMU_CPU=COMMON_CPU)
+        else:
+            names = ("back.1", "back.2")
+            commands = [NO_BREAKPOINTS + " TRINE_MOVE=/mnt/vm api-kvm-move load", "TRINE_MOVE=/mnt/back api-kvm-move save"]
+            relay(tap, "on lite: ", [api, "save"], TRINE_MOVE=there + "/vm")
+        subprocess.check_call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", there, disk, "1G"], stdout=subprocess.DEVNULL)
         relay(tap, "on trine-amd: ", outer_machine(build, folder, 1000) + [
             "--disk", disk, "--program", os.path.join(build, "tests", "api-kvm-move"), "mount -t ext4 /dev/vda /mnt",
-            NO_BREAKPOINTS + " TRINE_MOVE=/mnt/api api-kvm-move load", "TRINE_MOVE=/mnt/back api-kvm-move save",
-            "QEMU_CPU=%s %s" % (COMMON_CPU, qemu("q35", "on", 2, "arrives=/mnt/qemu,leaves=/mnt/qemu.back")), "umount /mnt"])
-        for name in ("back.1", "back.2", "qemu.back", "qemu.back.console"):
+            *commands, "umount /mnt"])
+        for name in names:
             subprocess.run(["debugfs", "-R", "dump %s %s/%s" % (name, back, name), disk], stderr=subprocess.DEVNULL, check=True)
-        relay(tap, "back on lite: ", [api, "load"], TRINE_MOVE=back + "/back")
-        relay(tap, "back on lite: ", [qemu_test, "q35", "on", "arrives=%s/qemu.back,cpus,ends" % back], QEMU_CPU=COMMON_CPU)
+        if debian:
+            relay(tap, "back on lite: ", [test, "q35", "on", "arrives=%s/vm.back,cpus,ends" % back], QEMU_CPU=COMMON_CPU)
+        else:
+            relay(tap, "back on lite: ", [api, "load"], TRINE_MOVE=back + "/back")
     sys.exit(tap.end())
 
 
@@ -152,8 +160,8 @@ def main():
         print("\n".join("# " + line for line in built.stdout.splitlines()[-30:]))
         print("1..1")
         sys.exit(1)
-    if sys.argv[1] == "moves":
-        moves(BUILD)
+    if sys.argv[1] in ("moves", "moves-debian"):
+        moves(BUILD, sys.argv[1] == "moves-debian")
     if sys.argv[1] in CLIENTS:
         with tempfile.TemporaryDirectory(prefix="trine-clients-") as scratch:
             seconds = 15000 if sys.argv[1] == "clients-long" else 1100
