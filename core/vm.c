@@ -9,6 +9,7 @@
 #include "core/stats.h"
 #include "core/vcpu.h"
 #include "core/x86/cpuid.h"
+#include "core/x86/irqchip/irqchip.h"
 
 static const struct engine_ops *engine;
 
@@ -125,6 +126,7 @@ static void destroy(struct vm *vm)
 	vm_irqfds_destroy(vm);
 	vm_ioeventfds_destroy(vm);
 	io_devices_destroy(vm);
+	pit_destroy(vm); /* its timer asks the vCPUs whether they take the PIC's interrupt */
 	for (i = 0; i < vm->nr_vcpus; i++)
 		vcpu_destroy(vm->vcpus[i]);
 	vm->nr_vcpus = 0;
