@@ -67,7 +67,6 @@ static void materialize(struct vcpu *vcpu)
 	u64 bv;
 
 	vcpu->vm->engine->state_sync(vcpu, REGS_FPU);
-	/* A host's state may have components that no guest is offered, PKRU among them */
 	bv = fpu_header(vcpu)->xstate_bv &= cpuid_supported_xcr0() | XCR0_FP | XCR0_SSE;
 	if (!(bv & XCR0_FP)) {
 		x->fcw = FCW_INIT;

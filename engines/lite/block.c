@@ -831,7 +831,8 @@ again:
 	if (unlikely(!block)) {
 		flushes = c->flush_count;
 		lite_code_lock(c);
-		if (flushes != c->flush_count) {
+		/* Another vCPU may have removed the text before the lock was ours */
+		if (flushes != c->flush_count || ((mode & LITE_MODE_TEXT) && !lite_text_at(lvm, va, gpa))) {
 			lite_code_unlock(c);
 			goto again;
 		}
