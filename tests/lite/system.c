@@ -559,6 +559,8 @@ static int compare(const struct run *run)
 	}
 	memcpy(after_fast, memory, MEMORY);
 	restore(&before);
+	/* A processor may call in use what is in its initial state (XINUSE): what it says of these registers holds for both */
+	lite_fpu_save(c);
 	c->vcpu.emul.tf_at_start = false;
 	r = run->insn ? emul_exec(&c->vcpu.emul, run->insn) : emul_deliver_event(&c->vcpu.emul, run->event);
 	if (r != rest) {
