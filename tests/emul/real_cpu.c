@@ -137,6 +137,9 @@ static enum outcome run_case(const struct subject *sub, const struct form *form,
 			if (!memcmp(scratch + at, &back, 8))
 				memcpy(machine.mem + at, &back, 8);
 		}
+		/* After some comparisons: AMD leaves the flags of the last one, Intel those of before the first. The fault's return does it all again. */
+		if ((insn.mnemonic == MN_CMPS || insn.mnemonic == MN_SCAS) && n.regs.gpr[REG_DI] != in.gpr[REG_DI])
+			ignore |= RFLAGS_ARITH;
 		if ((sub->quirks & Q_PARTIAL) ||
 		    ((sub->quirks & Q_BRANCH) && n.regs.rip != NATIVE_CODE)) {
 			memcpy(machine.mem, scratch, SCRATCH_SIZE);

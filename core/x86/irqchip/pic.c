@@ -384,12 +384,16 @@ void pic_set(struct pic *pic, unsigned chip, const struct kvm_pic_state *state)
 int pic_create(struct vm *vm)
 {
 	struct pic *pic = host_zalloc(sizeof(*pic));
-	struct io_device *devs[] = { &pic->master, &pic->slave, &pic->elcr[0], &pic->elcr[1] };
+	struct io_device *devs[4];
 	unsigned i;
 	int r;
 
 	if (!pic)
 		return -ENOMEM;
+	devs[0] = &pic->master;
+	devs[1] = &pic->slave;
+	devs[2] = &pic->elcr[0];
+	devs[3] = &pic->elcr[1];
 	pic->vm = vm;
 	host_spin_init(&pic->lock);
 	/* Inputs 0, 1, 2, 8 and 13 are the board's own and always edge-triggered. */
