@@ -20,7 +20,7 @@ VECTOR = re.compile(r"%(?:[xyz]mm\d|mm[0-7]|st\b|k[0-7])")
 # Functions of the C library and libgcc that use no vector registers on the ways that are taken here: system calls and thin
 # wrappers of them, locks that are not robust, a clock read from the vDSO, jumps that leave the signal mask alone.
 GENERAL = set("""
-    syscall close read write ioctl mmap mmap64 munmap mprotect fcntl fcntl64 poll preadv2 preadv64v2 readlink fstat64 ftruncate64 memfd_create
+    syscall close read write ioctl mmap mmap64 munmap mprotect madvise fcntl fcntl64 poll preadv2 preadv64v2 readlink fstat64 ftruncate64 memfd_create
     timerfd_create timerfd_settime epoll_create1 epoll_ctl epoll_wait getpid sched_yield nanosleep clock_gettime
     pthread_mutex_lock pthread_mutex_unlock pthread_mutex_destroy pthread_cond_wait pthread_cond_broadcast pthread_self
     __sigsetjmp siglongjmp __errno_location __popcountdi2 __tls_get_addr _GLOBAL_OFFSET_TABLE_
