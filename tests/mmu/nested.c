@@ -425,13 +425,13 @@ static void no_memory(unsigned i)
 
 	open_ram(i, 0);
 	for (long n = 0; n < 8; n++) {
-		rig_host.fail_after = n;
+		host_fail_alloc = n + 1;
 		if (rig_touch(&r, 0, BASE + n * M, PFERR_W) == RIG_ERROR)
 			failed += r.error == -ENOMEM;
 		else
 			good &= r.at.phys == hva(ram) + n * M;
 	}
-	rig_host.fail_after = -1;
+	host_fail_alloc = 0;
 	tap_ok(good && failed && at(BASE, 0, ram), "%s: without memory for tables, -ENOMEM, and all is well when there is some", format);
 	rig_close(&r);
 	failed = 0;
@@ -440,10 +440,10 @@ static void no_memory(unsigned i)
 		struct mmu *mmu = NULL;
 
 		open_ram(i, 0);
-		rig_host.fail_after = n;
+		host_fail_alloc = n + 1;
 		good = !mmu_create(r.vm, &formats[i].config, &mmu);
 		failed += !good;
-		rig_host.fail_after = -1;
+		host_fail_alloc = 0;
 		if (good)
 			mmu_destroy(mmu);
 		rig_close(&r);

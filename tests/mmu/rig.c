@@ -7,28 +7,11 @@
 #include "hosts/user/file.h"
 #include "hosts/user/pages.h"
 
-struct rig_host rig_host = { .fail_after = -1 };
+struct rig_host rig_host;
 
 static struct rig *opening;
 
 /* ---- the host, bent: the linker sends core's calls here ------------------------------------------------------- */
-
-static bool may_allocate(void)
-{
-	return rig_host.fail_after < 0 || rig_host.fail_after-- > 0;
-}
-
-#define WRAP_ALLOC(name, args, pass)                                                               \
-	void *__real_##name args;                                                                  \
-	void *__wrap_##name args;                                                                  \
-	void *__wrap_##name args                                                                   \
-	{                                                                                          \
-		return may_allocate() ? __real_##name pass : NULL;                                 \
-	}
-
-WRAP_ALLOC(host_zalloc, (size_t size), (size))
-WRAP_ALLOC(host_zalloc_pages, (size_t size), (size))
-WRAP_ALLOC(host_page_alloc, (void), ())
 
 int __real_host_client_page_get(u64 hva, bool write, struct host_client_page *page);
 int __wrap_host_client_page_get(u64 hva, bool write, struct host_client_page *page);
@@ -202,7 +185,7 @@ void rig_close(struct rig *r)
 		if (r->vcpu[i])
 			host_file_close(r->vcpu_fd[i]);
 	host_file_close(r->vm_fd);
-	rig_host = (struct rig_host){ .fail_after = -1 };
+	rig_host = (struct rig_host){ 0 };
 }
 
 int rig_slot(struct rig *r, u32 id, u64 gpa, void *ram, u64 size, u32 flags)

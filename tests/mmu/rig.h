@@ -39,13 +39,12 @@ struct rig {
 	int error;
 };
 
-/* How the host is bent; zeroes: not. */
+/* How the host is bent; zeroes: not. Allocations fail by host_fail_alloc. */
 struct rig_host {
 	unsigned shift;			       /* of every client mapping; 0: 12 */
 	u64 device_start, device_end;	       /* client addresses that are a device's */
 	u64 read_only_start, read_only_end;    /* that may be read only (as a copy-on-write page does) */
 	int error;			       /* of every host_client_page_get() */
-	long fail_after;		       /* the allocation after so many fails, and those that follow do not; -1: none fails */
 	unsigned long gets;		       /* calls of host_client_page_get() */
 	void (*on_get)(void);		       /* once, in the next of them: between the guest's walk and the mapping */
 	void (*on_kick)(struct vcpu *vcpu);    /* a vCPU in guest code is made to leave */

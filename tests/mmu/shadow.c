@@ -625,10 +625,10 @@ static void memory_below(void)
 
 	for (long n = 0; n < 40; n++) {
 		begin(1);
-		rig_host.fail_after = n;
+		host_fail_alloc = n + 1;
 		if (touch(0x1000, PFERR_W) == RIG_ERROR)
 			failed += r.error == -ENOMEM;
-		rig_host.fail_after = -1;
+		host_fail_alloc = 0;
 		good &= at(0x1000, PFERR_W, PAGE0 + 0x1000);
 		rig_close(&r);
 	}
@@ -639,7 +639,7 @@ static void memory_below(void)
 		struct mmu_vcpu *m;
 
 		begin(1);
-		rig_host.fail_after = n;
+		host_fail_alloc = n + 1;
 		if (mmu_create(r.vm, &config, &mmu)) {
 			failed++;
 		} else {
@@ -649,7 +649,7 @@ static void memory_below(void)
 				mmu_vcpu_destroy(m);
 			mmu_destroy(mmu);
 		}
-		rig_host.fail_after = -1;
+		host_fail_alloc = 0;
 		r.vm->shadow = r.mmu;
 		rig_close(&r);
 	}
