@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 
 #include "libtrine/trine.h"
+#include "tests/random.h"
 #include "tests/tap.h"
 
 struct native_case {
@@ -52,15 +53,6 @@ __asm__(".text\n.globl native_call\nnative_call:\n"
 	"mov $7, %eax; xor %edx, %edx; xsave64 448(%rdi)\n"
 	"fninit; cld; vzeroupper; push $0x1f80; ldmxcsr (%rsp); pop %rax\n"
 	"pop %rsi; pop %rdi; pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx; ret\n");
-
-static uint64_t seed = 0x9e3779b97f4a7c15ULL;
-static uint64_t rnd(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed * 0x2545f4914f6cdd1dULL;
-}
 
 /* A word that arithmetic finds interesting: any bits, small numbers, floats, doubles, special ones. */
 static uint64_t word(void)

@@ -13,6 +13,7 @@
 #include "engines/lite/system.h"
 #include "hosts/user/file.h"
 #include "hosts/user/signals.h"
+#include "tests/random.h"
 #include "tests/tap.h"
 
 /* Guest-physical pages. */
@@ -29,25 +30,6 @@ static u64 elements_left;
 
 enum page_kind { PLAIN, NO_PAGE, READ_ONLY, DEVICE, HOLDS_CODE, TAKEN_AWAY, SUPERVISOR };
 static u8 kinds[2][WINDOW];
-
-static u64 seed = 0x9e3779b97f4a7c15ULL;
-static u64 rnd(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed * 0x2545f4914f6cdd1dULL;
-}
-
-static unsigned below(unsigned n)
-{
-	return (rnd() >> 33) % n;
-}
-
-static bool chance(unsigned percent)
-{
-	return below(100) < percent;
-}
 
 /* ---- the machine ------------------------------------------------------------------------------------------------ */
 

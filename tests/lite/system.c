@@ -14,6 +14,7 @@
 #include "engines/lite/system.h"
 #include "hosts/user/file.h"
 #include "hosts/user/signals.h"
+#include "tests/random.h"
 #include "tests/tap.h"
 
 /* Guest-physical pages; linear addresses are the same, at the bottom and again at HIGH. */
@@ -84,25 +85,6 @@ static bool machine(void)
 }
 
 /* ---- random states ---------------------------------------------------------------------------------------------- */
-
-static u64 seed = 0x9e3779b97f4a7c15ULL;
-static u64 rnd(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed * 0x2545f4914f6cdd1dULL;
-}
-
-static unsigned below(unsigned n)
-{
-	return (rnd() >> 33) % n;
-}
-
-static bool chance(unsigned percent)
-{
-	return below(100) < percent;
-}
 
 static u64 half(void)
 {
