@@ -882,7 +882,7 @@ struct lite_block *lite_jit_block_at(struct lite_vcpu *c, u64 va, enum x86_resul
 		unsigned i = lite_jit_hash(back);
 
 		/* Maybe the one that this is paired with was known before it. (Not paired, it would lead who comes back to C, again and again.) */
-		if (c->view->jit[i].minus_va == -back)
+		if (c->view->jit[i].va == back)
 			c->view->jit[i].to = jit_landing(to_lite_vm(c->vcpu.vm), block->jit->lands);
 	}
 	return block;

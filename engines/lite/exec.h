@@ -40,14 +40,14 @@
 #endif
 #define NEXT GO(op + 1)
 
-#define REG(offset, type) (*(type *)((char *)c + (offset)))
+#define REG(offset, type) (*(type *)((char *)&c->vcpu + (offset)))
 /* Writing 32 bits clears the upper half (SDM 1 3.4.1.1); 8 and 16 leave the rest. */
 #define SET_u8(offset, v)  (REG(offset, u8) = (v))
 #define SET_u16(offset, v) (REG(offset, u16) = (v))
 #define SET_u32(offset, v) (REG(offset, u64) = (u32)(v))
 #define SET_u64(offset, v) (REG(offset, u64) = (v))
 
-#define GPR_OFFSET(n) (offsetof(struct lite_vcpu, vcpu.x86.gpr) + 8 * (n))
+#define GPR_OFFSET(n) (LITE_OFFSET(vcpu.x86.gpr) + 8 * (n))
 #define GPR(n)	      (c->vcpu.x86.gpr[n])
 
 /* Effective addresses: D base and displacement; X everything, with a segment base; E the same in 32-bit flat code. */

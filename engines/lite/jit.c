@@ -69,7 +69,7 @@ static const void *find(struct lite_vcpu *c, u64 va)
 	struct lite_block *block;
 	enum x86_result r;
 
-	if (unlikely(view->jit[i].minus_va != -va || view->jit_mode != c->jit.mode)) {
+	if (unlikely(view->jit[i].va != va || view->jit_mode != c->jit.mode)) {
 		block = lite_jit_block_at(c, va, &r);
 		if (!block || unlikely(mode_ended(c)))
 			return NULL;
@@ -334,7 +334,9 @@ static const void *link(struct lite_vcpu *c, const u8 *ret)
 	set_rip(c, va);
 	if (must_leave(c))
 		return NULL;
+	c->jit.linking = true;
 	block = alone ? lite_jit_block_apart(c, va & c->rip_mask, c->jit.mode | LITE_MODE_ALONE, &r) : lite_jit_block_at(c, va & c->rip_mask, &r);
+	c->jit.linking = false;
 	if (!block || unlikely(mode_ended(c)))
 		return NULL;
 	if (blocks == c->blocks_count && !lvm->no_links) {
@@ -372,8 +374,8 @@ static const void *dead(struct lite_vcpu *c, const u8 *ret)
 	struct lite_block *block;
 	enum x86_result r;
 
-	if (c->view->jit[i].minus_va == -va)
-		c->view->jit[i].minus_va = LITE_JIT_JUMP_NONE(i);
+	if (c->view->jit[i].va == va)
+		c->view->jit[i].va = LITE_JIT_JUMP_NONE(i);
 	set_rip(c, va);
 	/* When it is the same after all, reads and fetches go to different places: the guest is yet to flush something. Not here again, then. */
 	if (unlikely(to_lite_vm(c->vcpu.vm)->nr_checked && lite_code_same(c, va)))
@@ -393,7 +395,7 @@ static const void *dead(struct lite_vcpu *c, const u8 *ret)
  */
 static const void *fault(struct lite_vcpu *c, const u8 *ret)
 {
-	int off = lite_jit_guest_offset(to_lite_vm(c->vcpu.vm)->jit, c->jit.fault_pc);
+	unsigned off = lite_jit_site_at(to_lite_vm(c->vcpu.vm)->jit, c->jit.fault_pc)->guest & JIT_SITE_OFFSET;
 	u64 blocks = c->blocks_count, flushes = c->flush_count;
 	enum lite_window_result r;
 
@@ -402,21 +404,22 @@ static const void *fault(struct lite_vcpu *c, const u8 *ret)
 		if (likely(r == LITE_WINDOW_MAPPED && blocks == c->blocks_count && flushes == c->flush_count))
 			return on(c, (const void *)c->jit.fault_pc);
 		if (r != LITE_WINDOW_NONE) {
-			set_rip(c, c->vpage + (unsigned)off);
+			set_rip(c, c->vpage + off);
 			return c->jit.lockstep ? NULL : next(c);
 		}
 	}
-	return emulate(c, (unsigned)off, NULL);
+	return emulate(c, off, NULL);
 }
 
 bool lite_jit_fault(struct lite_vcpu *c, u64 *rip)
 {
 	struct lite_jit *jit = to_lite_vm(c->vcpu.vm)->jit;
+	const struct lite_jit_site *site = lite_jit_site_at(jit, *rip);
 
-	if (lite_jit_guest_offset(jit, *rip) < 0)
+	if (!site)
 		return false;
 	c->jit.fault_pc = *rip;
-	*rip = (u64)(uintptr_t)jit->fault;
+	*rip = (u64)(uintptr_t)(site->guest & JIT_SITE_KEPT ? jit->fault_kept : jit->fault);
 	return true;
 }
 
@@ -432,6 +435,10 @@ lite_jit_call *const lite_jit_calls[LITE_JIT_FNS] = {
 	[LITE_JIT_POLL] = poll,
 	[LITE_JIT_FAULT] = fault,
 	[LITE_JIT_CROSS] = cross,
+	[LITE_JIT_MISS_KEPT] = miss,
+	[LITE_JIT_GROUP_KEPT] = group,
+	[LITE_JIT_POLL_KEPT] = poll,
+	[LITE_JIT_FAULT_KEPT] = fault,
 };
 
 bool lite_jit_run(struct lite_vcpu *c)

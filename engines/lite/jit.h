@@ -49,12 +49,11 @@ static inline void jit_tlb_index(struct lite_emit *e, bool flags)
 	e_movzx16(e, T1, T1);
 	e_op_index(e, true, 0x8d, T1, T1, 2, 0); /* lea T1, [T1 * 4] */
 }
-/* T1 = where T0 is in the jump cache; the flags survive. */
+/* T1 = where T0 is in the jump cache; the flags go. */
 static inline void jit_jump_index(struct lite_emit *e)
 {
-	e_rorx(e, T1, T0, LITE_JIT_JUMP_SHIFT);
-	e_movzx16(e, T1, T1);
-	e_op_mx(e, true, 0x8d, T1, T1, T1, 0, 0); /* lea T1, [T1 + T1] */
+	e_rorx(e, T1, T0, LITE_JIT_JUMP_SHIFT - 1);
+	e_and_imm(e, T1, (LITE_JIT_JUMPS - 1) * JIT_JUMP_SCALE);
 }
 /* RCX = something else than 0 if the budget is negative; it is always small otherwise. */
 static inline void jit_load_budget(struct lite_emit *e)
@@ -106,11 +105,12 @@ struct jit_cross {
 
 /* Where an instruction's code begins. */
 struct lite_jit_site {
-	u16 host;  /* from the block's start */
+	u16 host;  /* from lite_jit_code.hot */
 	u16 guest; /* offset in the page; with JIT_SITE_EMULATED: the emulator does it */
 	u8 live;   /* flags that are right there; the others nobody needs */
 };
 #define JIT_SITE_EMULATED 0x8000
+#define JIT_SITE_KEPT	  0x4000 /* its flags are in lite_vcpu.fl, see jit_keep_flags() */
 #define JIT_SITE_OFFSET	  0x0fff
 
 /* What stands behind a call of LITE_JIT_LINK beside the target's offset: */
@@ -131,7 +131,9 @@ struct lite_jit_edge {
 
 /* What of a translated block is not code. */
 struct lite_jit_code {
-	u8 *indirect; /* (rx) entry with T0 = linear address, T1 = its index in the jump cache */
+	u8 *hot, *cold; /* (rx) what is run through, and what happens seldom, apart from it */
+	u32 size, cold_size;
+	u8 *indirect; /* (rx) entry with T0 = linear address, T1 = its index in the jump cache, the flags in lite_vcpu.fl */
 	u8 *direct;   /* (rx) entry when vpage is right */
 	u8 *loop;     /* (rx) like direct: where the block jumps to itself; NULL: it does not */
 	u8 *dead;     /* (rw) where who comes is sent once the block is dead */
@@ -139,7 +141,6 @@ struct lite_jit_code {
 	u16 call, back; /* where that CALL is and where it returns to, offsets in the page */
 	bool paired;  /* that jump has been given somewhere to go */
 	const u8 *landing; /* (a, rx) the jump behind the host's CALL from which the guest's comes back here; NULL: none is known */
-	u32 size;
 	u8 live_in;   /* LITE_CF ...: flags that the block may read before it sets them */
 	bool vectors; /* touches vector, mask or x87 state */
 	u16 nr_bytes; /* it checks itself: what it was made from, and behind these as many bytes, 0 for each that it reads each time */
@@ -155,10 +156,12 @@ struct lite_jit_code {
 /* Of a VM. */
 struct lite_jit {
 	struct lite_stub_room room;
-	size_t used, start; /* bytes of the room; where blocks begin */
+	/* The room's first half is for what is run through, the second for what happens seldom: so the former takes few cache lines. */
+	size_t used, start; /* bytes of the first; where blocks begin */
+	size_t cold_used;   /* bytes of the second */
 	const void *(*enter)(struct lite_vcpu *c, const void *host);
-	u8 *jump_miss, *poll; /* (rw) common ends: T0 is where the guest goes on */
-	u8 *fault;	      /* (rx) where a host fault in translated code continues */
+	u8 *jump_miss, *poll, *poll_kept; /* (rw) common ends: T0 is where the guest goes on */
+	u8 *fault, *fault_kept;		  /* (rx) where a host fault in translated code continues */
 	struct lite_jit_code **by_place; /* in the order of their code */
 	u32 nr_blocks, max_blocks;	 /* (a) */
 	const u8 *call[LITE_JIT_FNS];	 /* (rx) what lite_vcpu.jit.fn points to */
@@ -226,6 +229,7 @@ struct jit_cold {
 	u8 slot;	/* COLD_ALONE: that was expected */
 	u16 size;
 	bool write, flags, t2_busy, group;
+	bool kept; /* jit_block.kept */
 	bool masked; /* lite_faults_itself(): the emulator decides. Groups: a read before the first store */
 	u16 off;
 	s32 target;
@@ -268,6 +272,8 @@ struct jit_block {
 	unsigned n, ncold, nsites;
 	u16 from, to;	  /* bytes of the page that the translation depends on */
 	bool ended;
+	bool kept;	  /* the flags are in lite_vcpu.fl */
+	unsigned keep_from; /* from this instruction on they may be */
 	struct jit_insn *cur;
 	struct jit_insn insns[JIT_MAX_INSNS];
 	struct jit_cold cold[JIT_MAX_COLD];
@@ -347,6 +353,14 @@ void jit_check_bytes(const struct jit_block *b, u8 *out);
 
 /* jit_insn.c */
 
+/**
+ * Who leaves by the jump cache leaves the flags in lite_vcpu.fl, for what is there may need them, and the way there does not. Before cur does
+ * anything else: from then on they may be clobbered. Nothing if that has been done. Uses T0.
+ */
+void jit_keep_flags(struct jit_block *b);
+/** cur is one of those behind. */
+void jit_kept(struct jit_block *b);
+
 /** Emits @b->cur. Sets b->ended when nothing may follow. */
 void jit_emit_insn(struct jit_block *b);
 /** Goes to @target, an offset from the page's start that may lie outside of it. */
@@ -377,15 +391,19 @@ static inline struct jit_cold *jit_cold(struct jit_block *b, enum jit_cold_kind 
 
 /* jit_cache.c */
 
-/** code_lock held. Room for a block's code; NULL: full, flush. */
-u8 *jit_room(struct lite_vm *lvm, size_t size);
-void jit_commit(struct lite_vm *lvm, struct lite_jit_code *code, size_t used);
+/** The flags to the field of the vCPU at @to, or back from @from; RAX is in @temp meanwhile. */
+void jit_flags_to(struct lite_emit *e, unsigned temp, s32 to);
+void jit_flags_from(struct lite_emit *e, unsigned temp, s32 from);
+/** code_lock held. Room for a block's code, LITE_JIT_BLOCK_MAX bytes in each half; false: full, flush. */
+bool jit_room(struct lite_vm *lvm, u8 **hot, u8 **cold);
+/** Takes @code->size and ->cold_size bytes of it. */
+void jit_commit(struct lite_vm *lvm, struct lite_jit_code *code);
 /** Links the jump whose displacement is at @field (rw) to @block, with a poll on the way if @poll; @stub is where it went. code_lock held. */
 void jit_link(struct lite_vm *lvm, u8 *field, u8 *stub, struct lite_block *block, u16 target, bool poll);
 /** Who comes to @code, which is dead, is sent to @block, which is of the same place and mode. code_lock held. */
 void jit_forward(struct lite_vm *lvm, const struct lite_jit_code *code, struct lite_block *block);
-/** Guest offset in its page of the instruction whose translation contains @pc (rx); -1: none. */
-int lite_jit_guest_offset(struct lite_jit *jit, u64 pc);
+/** The instruction whose translation contains @pc (rx); NULL: none. */
+const struct lite_jit_site *lite_jit_site_at(struct lite_jit *jit, u64 pc);
 /** The translation whose code contains @pc (rx); NULL: none. */
 struct lite_jit_code *lite_jit_code_at(struct lite_jit *jit, u64 pc);
 /** block.c: jit_link() under its lock, of a jump to @va in the translation that contains @from (rx), unless the block died or may be elsewhere. */
@@ -412,17 +430,17 @@ static inline const void *lite_jit_entry(const struct lite_jit_code *code)
 
 /* Code as it was emitted: a block's, or what jit_link() makes. */
 struct jit_verify {
-	const u8 *code; /* (rw) */
-	u32 size;	/* at most LITE_JIT_BLOCK_MAX */
-	/* Offsets of the entries. A block has one more at 0, by the jump cache, unless @direct is 0. @loop 0: none. */
-	u32 direct, loop, dead, mode;
+	const u8 *code, *cold; /* (rw) */
+	u32 size, cold_size;   /* each at most LITE_JIT_BLOCK_MAX */
+	/* Offsets of the entries, cold code counting on from @size. @indirect, by the jump cache: no such one if it is @direct. @loop 0: none. */
+	u32 indirect, direct, loop, dead, mode;
 	const u8 *tail;	/* (rw) another block's CALL, where jumps may lead as well; NULL: none */
 	bool tail_t0;	/* there T0 is where the guest goes */
 	u32 lands;	/* offset of the jump behind the host's CALL; 0: there is none */
 	bool is_block;
 	unsigned view;
 	u32 fpu_usable;
-	const u8 *jump_miss, *poll, *to; /* (rw) what direct jumps may lead to; @to: a block's direct entry, may be NULL */
+	const u8 *jump_miss, *poll, *poll_kept, *to; /* (rw) what direct jumps may lead to; @to: a block's direct entry, may be NULL */
 	const struct jit_insn *insns;	 /* of the block, @n */
 	unsigned n;
 	u32 at;				 /* out: of the instruction that is wrong */

@@ -18,8 +18,26 @@
 
 static const u8 resident[] = { REG_AX, REG_CX, REG_DX, REG_BX, REG_BP, REG_SI, REG_DI, REG_R12, REG_R13, REG_R14, REG_R15 };
 
-/* With RSP = vCPU - @sp. */
-static void save_regs(struct lite_emit *e, s32 sp)
+/* The flags to the field at @to, and from there; by @temp. */
+void jit_flags_to(struct lite_emit *e, unsigned temp, s32 to)
+{
+	e_mov(e, true, temp, REG_AX);
+	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [to], ax */
+	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, to);
+	e_mov(e, true, REG_AX, temp);
+}
+
+void jit_flags_from(struct lite_emit *e, unsigned temp, s32 from)
+{
+	e_mov(e, true, temp, REG_AX);
+	e_u8(e, 0x66); /* mov ax, [from] */
+	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, from);
+	e_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+	e_mov(e, true, REG_AX, temp);
+}
+
+/* With RSP = vCPU - @sp. @kept: the flags are at home. */
+static void save_regs(struct lite_emit *e, s32 sp, bool kept)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(resident); i++)
 		e_store(e, true, resident[i], HOST_RSP, sp + VCPU_GPR(resident[i]));
@@ -27,6 +45,8 @@ static void save_regs(struct lite_emit *e, s32 sp)
 	e_store(e, true, T0, HOST_RSP, sp + VCPU(jit.t0));
 	e_store(e, true, T1, HOST_RSP, sp + VCPU(jit.t1));
 	e_store(e, true, T2, HOST_RSP, sp + VCPU(jit.t2));
+	if (kept)
+		return;
 	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [fl], ax */
 	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, sp + VCPU(fl));
 }
@@ -60,6 +80,10 @@ static void make_runtime(struct lite_jit *jit)
 	struct lite_emit e = { jit->room.rw, jit->room.rw + 8192, jit->room.rx - jit->room.rw, false };
 	static const u8 push[] = { 0x55, 0x53, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08 };
 	static const u8 pop[] = { 0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5b, 0x5d, 0xc3 };
+	static const bool kept[LITE_JIT_FNS] = {
+		[LITE_JIT_JUMP] = true, [LITE_JIT_MISS_KEPT] = true, [LITE_JIT_GROUP_KEPT] = true, [LITE_JIT_POLL_KEPT] = true,
+		[LITE_JIT_FAULT_KEPT] = true,
+	};
 	u8 *restore, *leave, *field;
 
 	jit->enter = (void *)e_rx(&e, e.p);
@@ -81,7 +105,7 @@ static void make_runtime(struct lite_jit *jit)
 
 	for (unsigned i = 0; i < LITE_JIT_FNS; i++) {
 		jit->call[i] = e_rx(&e, e.p);
-		save_regs(&e, 8);
+		save_regs(&e, 8, kept[i]);
 		e_load(&e, true, REG_SI, HOST_RSP, 0);	  /* the return address */
 		e_lea(&e, true, REG_DI, HOST_RSP, 8);	  /* the vCPU */
 		e_mov(&e, true, REG_BX, REG_DI);
@@ -98,8 +122,12 @@ static void make_runtime(struct lite_jit *jit)
 	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_JUMP]));
 	jit->poll = e.p;
 	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_POLL]));
+	jit->poll_kept = e.p;
+	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_POLL_KEPT]));
 	jit->fault = e_rx(&e, e.p);
 	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_FAULT]));
+	jit->fault_kept = e_rx(&e, e.p);
+	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_FAULT_KEPT]));
 	jit->start = ROUND_UP((size_t)(e.p - jit->room.rw), 64UL);
 }
 
@@ -181,19 +209,25 @@ void lite_jit_destroy(struct lite_vm *lvm)
 
 /* ---- blocks and links ------------------------------------------------------------------------------------------------ */
 
-static void set_used(struct lite_vm *lvm, size_t used)
+static size_t half(const struct lite_jit *jit)
 {
-	lvm->jit->used = used;
-	__atomic_store_n(&lvm->jit_bytes, used - lvm->jit->start, __ATOMIC_RELAXED);
+	return jit->room.size / 2;
 }
 
-u8 *jit_room(struct lite_vm *lvm, size_t size)
+static void set_used(struct lite_vm *lvm, size_t used, size_t cold_used)
+{
+	lvm->jit->used = used;
+	lvm->jit->cold_used = cold_used;
+	__atomic_store_n(&lvm->jit_bytes, used - lvm->jit->start + cold_used, __ATOMIC_RELAXED);
+}
+
+bool jit_room(struct lite_vm *lvm, u8 **hot, u8 **cold)
 {
 	struct lite_jit *jit = lvm->jit;
 
-	if (jit->used + size > jit->room.size || jit->nr_blocks == jit->max_blocks)
-		return NULL;
-	return jit->room.rw + jit->used;
+	*hot = jit->room.rw + jit->used;
+	*cold = jit->room.rw + half(jit) + jit->cold_used;
+	return jit->used + LITE_JIT_BLOCK_MAX <= half(jit) && jit->cold_used + LITE_JIT_BLOCK_MAX <= half(jit) && jit->nr_blocks < jit->max_blocks;
 }
 
 bool lite_jit_contains(const struct lite_vm *lvm, u64 pc)
@@ -203,14 +237,16 @@ bool lite_jit_contains(const struct lite_vm *lvm, u64 pc)
 
 bool lite_jit_full(struct lite_vm *lvm)
 {
-	return lvm->jit && !jit_room(lvm, LITE_JIT_BLOCK_MAX);
+	u8 *hot, *cold;
+
+	return lvm->jit && !jit_room(lvm, &hot, &cold);
 }
 
-void jit_commit(struct lite_vm *lvm, struct lite_jit_code *code, size_t used)
+void jit_commit(struct lite_vm *lvm, struct lite_jit_code *code)
 {
 	struct lite_jit *jit = lvm->jit;
 
-	set_used(lvm, ROUND_UP(jit->used + used, 16UL));
+	set_used(lvm, ROUND_UP(jit->used + code->size, 8UL), jit->cold_used + code->cold_size);
 	jit->by_place[jit->nr_blocks] = code;
 	__atomic_store_n(&jit->nr_blocks, jit->nr_blocks + 1, __ATOMIC_RELEASE);
 }
@@ -222,7 +258,7 @@ void lite_jit_flush(struct lite_vm *lvm)
 	if (!jit)
 		return;
 	__atomic_store_n(&jit->nr_blocks, 0, __ATOMIC_RELEASE);
-	set_used(lvm, jit->start);
+	set_used(lvm, jit->start, 0);
 }
 
 static u8 *to_rw(const struct lite_jit *jit, const u8 *rx)
@@ -284,7 +320,7 @@ void jit_link(struct lite_vm *lvm, u8 *field, u8 *stub, struct lite_block *block
 		store_rel(field, to_rw(jit, code->direct));
 		return;
 	}
-	if (jit->used + 128 > jit->room.size)
+	if (jit->used + 128 > half(jit))
 		return;
 	edge = lite_arena_alloc(lvm, sizeof(*edge));
 	if (!edge)
@@ -317,20 +353,22 @@ void jit_link(struct lite_vm *lvm, u8 *field, u8 *stub, struct lite_block *block
 	edge->next = code->edges;
 	code->edges = edge;
 	store_rel(field, jit->room.rw + jit->used);
-	set_used(lvm, ROUND_UP((size_t)(e.p - jit->room.rw), 16UL));
+	set_used(lvm, ROUND_UP((size_t)(e.p - jit->room.rw), 8UL), jit->cold_used);
 }
 
 struct lite_jit_code *lite_jit_code_at(struct lite_jit *jit, u64 pc)
 {
 	u32 low = 0, high = __atomic_load_n(&jit->nr_blocks, __ATOMIC_ACQUIRE);
+	bool cold = pc >= (u64)(uintptr_t)jit->room.rx + half(jit);
 
 	while (low < high) {
 		u32 mid = low + (high - low) / 2;
 		struct lite_jit_code *code = jit->by_place[mid];
+		u64 start = (u64)(uintptr_t)(cold ? code->cold : code->hot);
 
-		if (pc < (u64)(uintptr_t)code->indirect)
+		if (pc < start)
 			high = mid;
-		else if (pc >= (u64)(uintptr_t)code->indirect + code->size)
+		else if (pc >= start + (cold ? code->cold_size : code->size))
 			low = mid + 1;
 		else
 			return code;
@@ -338,13 +376,16 @@ struct lite_jit_code *lite_jit_code_at(struct lite_jit *jit, u64 pc)
 	return NULL;
 }
 
-int lite_jit_guest_offset(struct lite_jit *jit, u64 pc)
+const struct lite_jit_site *lite_jit_site_at(struct lite_jit *jit, u64 pc)
 {
 	const struct lite_jit_code *code = lite_jit_code_at(jit, pc);
-	int off = -1;
+	const struct lite_jit_site *site = NULL;
 
-	for (unsigned i = 0; code && i < code->nr_sites; i++)
-		if ((u64)(uintptr_t)code->indirect + code->sites[i].host <= pc)
-			off = code->sites[i].guest & JIT_SITE_OFFSET;
-	return off;
+	/* What happens seldom does not fault. */
+	if (!code || pc - (u64)(uintptr_t)code->hot >= code->size)
+		return NULL;
+	for (unsigned i = 0; i < code->nr_sites; i++)
+		if ((u64)(uintptr_t)code->hot + code->sites[i].host <= pc)
+			site = &code->sites[i];
+	return site;
 }

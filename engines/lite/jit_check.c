@@ -81,23 +81,6 @@ static void compare(struct jit_block *b, unsigned at, unsigned end)
 	}
 }
 
-static void flags_keep(struct lite_emit *e)
-{
-	e_mov(e, true, T1, REG_AX);
-	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [code_fl], ax */
-	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, VCPU(jit.code_fl));
-	e_mov(e, true, REG_AX, T1);
-}
-
-static void flags_back(struct lite_emit *e)
-{
-	e_mov(e, true, T1, REG_AX);
-	e_u8(e, 0x66); /* mov ax, [code_fl] */
-	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, VCPU(jit.code_fl));
-	e_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
-	e_mov(e, true, REG_AX, T1);
-}
-
 void jit_emit_check(struct jit_block *b)
 {
 	struct jit_insn *j = b->cur = &b->insns[0];
@@ -108,7 +91,7 @@ void jit_emit_check(struct jit_block *b)
 	j->live = LITE_FL_ALL;
 	code_at_t2(b);
 	j->live = live;
-	flags_keep(&b->e);
+	jit_flags_to(&b->e, T1, VCPU(jit.code_fl));
 	for (unsigned i = 0; i < b->n; i++) {
 		j = &b->insns[i];
 		if (!j->reads_imm)
@@ -118,14 +101,14 @@ void jit_emit_check(struct jit_block *b)
 	}
 	compare(b, at, b->to);
 	if (live)
-		flags_back(&b->e);
+		jit_flags_from(&b->e, T1, VCPU(jit.code_fl));
 }
 
 void jit_emit_check_differs(struct jit_block *b)
 {
 	for (unsigned i = 0; i < b->nr_differ; i++)
 		e_here(&b->e, b->differ[i]);
-	flags_back(&b->e);
+	jit_flags_from(&b->e, T1, VCPU(jit.code_fl));
 }
 
 void jit_check_bytes(const struct jit_block *b, u8 *out)

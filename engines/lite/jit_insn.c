@@ -84,6 +84,20 @@ void jit_align_field(struct jit_block *b, unsigned behind)
 		e_bytes(&b->e, nops[8 - at], 8 - at);
 }
 
+void jit_kept(struct jit_block *b)
+{
+	b->kept = true;
+	b->cur->live = 0;
+	b->sites[b->nsites - 1].guest |= JIT_SITE_KEPT;
+}
+
+void jit_keep_flags(struct jit_block *b)
+{
+	if (!b->kept)
+		jit_flags_to(&b->e, T0, VCPU(fl));
+	jit_kept(b);
+}
+
 /* To the linear address in T0. */
 static void jump_t0(struct jit_block *b)
 {
@@ -93,8 +107,10 @@ static void jump_t0(struct jit_block *b)
 	e_jmp_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));
 }
 
-static void goto_other_page(struct jit_block *b, s32 target)
+static void goto_other_page(struct jit_block *b, s32 target, bool kept)
 {
+	if (!kept)
+		jit_flags_to(&b->e, T0, VCPU(fl));
 	address_of(b, T0, target);
 	jump_t0(b);
 }
@@ -121,7 +137,7 @@ void jit_emit_goto(struct jit_block *b, s32 target)
 		if (enter_page(b, target))
 			jit_cold(b, COLD_FAR, e_jmp(&b->e))->target = target;
 		else
-			goto_other_page(b, target);
+			goto_other_page(b, target, b->kept);
 		return;
 	}
 	jit_align_field(b, 1);
@@ -135,7 +151,7 @@ void jit_emit_cold(struct jit_block *b, const struct jit_cold *cold)
 
 	if (cold->kind == COLD_LINK && (cold->target < 0 || cold->target >= 4096)) {
 		if (!enter_page(b, cold->target)) {
-			goto_other_page(b, cold->target);
+			goto_other_page(b, cold->target, false);
 			return;
 		}
 		field = e_jmp(&b->e);
@@ -321,6 +337,7 @@ static bool branch_indirect(struct jit_block *b, bool call)
 
 	if (insn->opsize != stack_size(b) && !(insn->opsize == 4 && !b->is32))
 		return false;
+	jit_keep_flags(b);
 	if (!operand_to(b, insn, 0, call ? T2 : T0))
 		return false;
 	if (call) {
@@ -371,6 +388,7 @@ static bool branch(struct jit_block *b)
 	case MN_RET_NEAR:
 		if (insn->pfx66)
 			return false;
+		jit_keep_flags(b);
 		pop_place(b, &top);
 		jit_move(b, !b->is32, 0x8b, T0, &top);
 		popped(b, insn->nops ? (s32)(u16)insn->imm : 0);
@@ -647,8 +665,8 @@ void jit_emit_insn(struct jit_block *b)
 	struct jit_group group = b->group;
 	struct jit_fact facts[JIT_FACTS];
 	unsigned nfacts = b->nfacts;
-	u8 delta = b->delta;
-	bool done;
+	u8 delta = b->delta, live = b->cur->live;
+	bool kept = b->kept, done;
 
 	if (is_nothing(insn))
 		return;
@@ -687,6 +705,11 @@ void jit_emit_insn(struct jit_block *b)
 	memcpy(b->facts, facts, nfacts * sizeof(*facts));
 	b->nfacts = nfacts;
 	b->delta = delta;
+	b->cur->live = live;
+	b->kept = false;
+	b->sites[b->nsites - 1].guest &= ~JIT_SITE_KEPT;
+	if (kept)
+		jit_flags_from(&b->e, T1, VCPU(fl));
 	if (!system_insn(b))
 		emulated(b);
 }

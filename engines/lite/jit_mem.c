@@ -172,6 +172,7 @@ static struct jit_cold *check(struct jit_block *b, unsigned size, bool write)
 	}
 	cold->size = size;
 	cold->write = write;
+	cold->kept = b->kept;
 	cold->masked = b->cur && lite_faults_itself(&b->cur->insn);
 	return cold;
 }
@@ -412,6 +413,7 @@ void jit_emit_miss(struct jit_block *b, const struct jit_cold *cold)
 {
 	struct lite_emit *e = &b->e;
 	s32 tags = jit_tags(b->view, cold->write);
+	enum lite_jit_fn fn = cold->group ? LITE_JIT_GROUP : LITE_JIT_MISS;
 
 	/* T0 back from an offset to the address. */
 	if (cold->flags) {
@@ -425,6 +427,8 @@ void jit_emit_miss(struct jit_block *b, const struct jit_cold *cold)
 		e_op_mx(e, true, 0x03, T0, HOST_RSP, T1, 3, tags);
 	}
 	e_store_imm(e, false, HOST_RSP, VCPU(jit.site), (s32)(cold->off | (u32)cold->size << 16 | (cold->masked ? JIT_MISS_APART : 0) | (cold->write ? JIT_MISS_WRITE : 0)));
-	e_call_m(e, HOST_RSP, VCPU(jit.fn[cold->group ? LITE_JIT_GROUP : LITE_JIT_MISS]));
+	if (cold->kept)
+		fn = cold->group ? LITE_JIT_GROUP_KEPT : LITE_JIT_MISS_KEPT;
+	e_call_m(e, HOST_RSP, VCPU(jit.fn[fn]));
 	e_jmp_to(e, cold->back);
 }

@@ -1,16 +1,24 @@
 /*
  * A block: decoded up to an unconditional branch, an instruction for the emulator, the end of the page or JIT_MAX_INSNS; conditional
- * branches leave it at the side. Then which flags are needed where, backwards; then code, forwards; then what happens seldom, behind it.
+ * branches leave it at the side. Then which flags are needed where, backwards; then code, forwards; then what happens seldom, in a place of its own.
+ * There the entry by the jump cache is, too, when another block's branch was what the block was made for.
  *
  * Flags. What nobody reads before it is set again may be clobbered, by checks of memory accesses and by polls: neither the instructions behind
  * in the block read it, nor, where the block goes to, the ones that are looked at there (and belong to the bytes that the block depends on). An
  * instruction that sets flags itself and may fault finds them as they were. What remains: when MOV (say) faults, its frame's arithmetic flags
  * are undefined if the block certainly sets them again behind it, unread.
+ *
+ * A kernel's text (text.h), where most of this is won, goes further: there CMP is like MOV, and branches to other pages of texts are looked at as
+ * they were when the block was made. So a function that is patched to begin with a use of flags, which it did not before, may find others
+ * than its caller set.
+ *
+ * Where the block ends by the jump cache the flags go to memory (jit_keep_flags()), and that is done as soon as a check would have to spare them.
  */
 #include "core/stats.h"
 #include "engines/lite/jit.h"
 #include "engines/lite/log.h"
 #include "engines/lite/options.h"
+#include "engines/lite/text.h"
 
 static enum insn_mode decode_mode(const struct jit_block *b)
 {
@@ -32,28 +40,63 @@ bool jit_ends(const struct insn *insn)
 	return !lite_fast_lookup(insn, &after) || (after & (LITE_AFTER_CPL | LITE_AFTER_ALL));
 }
 
-#define LOOK_AHEAD 6
+#define LOOK_AHEAD 12
+
+/* A piece of another page of a text. */
+struct piece {
+	s32 off;
+	unsigned n;
+	u8 bytes[64];
+};
+
+/* The code at @off, *@n bytes of it; NULL: not known. */
+static const u8 *look_at(const struct jit_block *b, struct piece *p, s32 off, unsigned *n)
+{
+	u64 va = b->va + (s64)off;
+
+	if (off >= 0 && off < 4096) {
+		*n = MIN(4096U - (unsigned)off, INSN_MAX_LEN);
+		return b->page + off;
+	}
+	if (!(b->mode & LITE_MODE_TEXT))
+		return NULL;
+	if (off < p->off || off + INSN_MAX_LEN > p->off + (s32)p->n) {
+		p->off = off;
+		p->n = MIN((unsigned)(4096 - (va & 0xfff)), sizeof(p->bytes));
+		if (!lite_text_bytes(b->c, va, p->bytes, p->n)) {
+			p->n = 0;
+			return NULL;
+		}
+	}
+	*n = MIN(p->n - (unsigned)(off - p->off), INSN_MAX_LEN);
+	return p->bytes + (off - p->off);
+}
 
 /* The flags that the code at @off may read before it sets them. */
 static u8 live_at(struct jit_block *b, s32 off)
 {
 	u8 unset = LITE_FL_ALL, read = 0;
+	struct piece piece = { .n = 0 };
 	struct lite_use use;
+	const u8 *code;
 	struct insn insn;
+	unsigned n;
 
 	/* What a block looks at it has to compare, each time. */
 	if (b->lvm->no_links || b->checked)
 		return LITE_FL_ALL;
 	for (unsigned i = 0; i < LOOK_AHEAD; i++) {
-		if (off < 0 || off >= 4096 || insn_decode(&insn, b->page + off, MIN(4096 - off, INSN_MAX_LEN), decode_mode(b)) != INSN_OK)
+		code = look_at(b, &piece, off, &n);
+		if (!code || insn_decode(&insn, code, n, decode_mode(b)) != INSN_OK)
 			break;
 		lite_use(&insn, &use);
-		depends(b, off, off + insn.len);
+		if (code >= b->page && code < b->page + 4096)
+			depends(b, off, off + insn.len);
 		read |= use.fl_read & unset;
 		unset &= ~use.fl_write;
 		if (!unset)
 			return read;
-		if (insn.mnemonic == MN_JMP_NEAR && insn.op[0].kind == OPK_REL && insn.opsize >= 4)
+		if ((insn.mnemonic == MN_JMP_NEAR || insn.mnemonic == MN_CALL_NEAR) && insn.op[0].kind == OPK_REL && insn.opsize >= 4)
 			off += insn.len + (s32)insn.imm;
 		else if (insn.mnemonic == MN_JCC || jit_ends(&insn))
 			break;
@@ -147,41 +190,74 @@ static void find_live(struct jit_block *b)
 		if (j->insn.mnemonic == MN_JCC)
 			live |= live_at(b, target_of(j));
 		j->live = live = j->use.fl_read | (live & ~j->use.fl_write);
-		if (may_fault(j) && j->use.fl_may)
+		if (may_fault(j) && j->use.fl_may && !(b->mode & LITE_MODE_TEXT))
 			j->live = live = LITE_FL_ALL;
 	}
 }
 
+/* Whether the block ends by the jump cache, whatever comes. */
+static bool ends_by_cache(const struct jit_block *b)
+{
+	const struct jit_insn *last = &b->insns[b->n - 1];
+	s32 to = last->off + last->insn.len;
+
+	if (b->checked || !last->insn.len)
+		return false;
+	switch (last->insn.mnemonic) {
+	case MN_RET_NEAR:
+		return true;
+	case MN_JMP_NEAR: case MN_CALL_NEAR:
+		if (last->insn.op[0].kind != OPK_REL)
+			return true;
+		to = target_of(last);
+		break;
+	default:
+		if (jit_ends(&last->insn))
+			return false;
+	}
+	return (to < 0 || to >= 4096) && !(b->mode & LITE_MODE_TEXT);
+}
+
+/* From which instruction on the flags may be kept in memory until the block ends. */
+static void find_keep(struct jit_block *b)
+{
+	unsigned after;
+
+	b->keep_from = b->n;
+	if (!ends_by_cache(b))
+		return;
+	while (b->keep_from) {
+		const struct jit_insn *j = &b->insns[b->keep_from - 1];
+
+		if (j->use.fl_read || j->use.fl_may || j->cross || lite_fast_lookup(&j->insn, &after))
+			return;
+		b->keep_from--;
+	}
+}
+
+/* What came of it, all (rw). */
+struct jit_made {
+	u8 *hot, *end, *cold, *cold_end;
+	u8 *indirect, *direct, *dead;
+};
+
 /* From the jump cache: is T0 really the address that this block is for, and does anybody want the vCPU? */
-static void emit_indirect(struct jit_block *b, u16 off, u8 live)
+static void emit_indirect(struct jit_block *b)
 {
 	struct lite_emit *e = &b->e;
+	/* When the code is found to be another, that may need flags that this does not. */
+	bool live = b->lvm->no_links || b->checked || b->insns[0].live;
 	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
-	u8 *ok;
 
-	/* Another block's address may be meant, which may need the flags even when this one does not. */
-	e_mov(e, true, T2, REG_CX);
-	e_op_mx(e, true, 0x8b, REG_CX, HOST_RSP, T1, 3, view + (s32)offsetof(struct lite_view, jit[0].minus_va));
-	e_op_mx(e, true, 0x8d, REG_CX, REG_CX, T0, 0, 0);
-	ok = e_jrcxz(e);
-	e_mov(e, true, REG_CX, T2);
-	e_jmp_to(e, b->jit->jump_miss);
-	e_here8(e, ok);
-	if (!live) {
-		e_mov(e, true, REG_CX, T2);
-		e_op_m(e, false, 0x83, 7, HOST_RSP, VCPU(budget)); /* cmp dword, 0 */
-		e_u8(e, 0);
-		e_jcc_to(e, CC_S, b->jit->poll);
-	} else {
-		jit_load_budget(e);
-		ok = e_jrcxz(e);
-		e_mov(e, true, REG_CX, T2);
-		e_jmp_to(e, b->jit->poll);
-		e_here8(e, ok);
-		e_mov(e, true, REG_CX, T2);
-	}
-	e_lea(e, !b->is32, T1, T0, -(s32)off);
+	e_op_mx(e, true, 0x3b, T0, HOST_RSP, T1, 3, view + (s32)offsetof(struct lite_view, jit[0].va)); /* cmp T0, va */
+	e_jcc_to(e, CC_NE, b->jit->jump_miss);
+	e_op_m(e, false, 0x83, 7, HOST_RSP, VCPU(budget)); /* cmp dword, 0 */
+	e_u8(e, 0);
+	e_jcc_to(e, CC_S, b->jit->poll_kept);
+	e_lea(e, !b->is32, T1, T0, -(s32)b->insns[0].off);
 	e_store(e, true, T1, HOST_RSP, VCPU(vpage));
+	if (live)
+		jit_flags_from(e, T1, VCPU(fl));
 }
 
 static const u8 nops[9][8] = {
@@ -199,15 +275,16 @@ u8 *jit_entry_nop(struct lite_emit *e)
 	return at;
 }
 
-static void emit(struct jit_block *b, u8 **direct, u8 **dead)
+static void emit(struct jit_block *b, struct jit_made *made)
 {
 	struct lite_emit *e = &b->e;
 	u8 *start = e->p, *first;
 
 	b->cur = NULL;
-	/* When the code is found to be another, that may need flags that this does not. */
-	emit_indirect(b, b->insns[0].off, b->lvm->no_links || b->checked ? LITE_FL_ALL : b->insns[0].live);
-	*direct = jit_entry_nop(e);
+	made->indirect = e->p;
+	if (!b->c->jit.linking)
+		emit_indirect(b);
+	made->direct = jit_entry_nop(e);
 	first = e->p;
 	if (b->checked)
 		jit_emit_check(b);
@@ -223,6 +300,10 @@ static void emit(struct jit_block *b, u8 **direct, u8 **dead)
 			b->sites[b->nsites - 1].guest |= JIT_SITE_EMULATED;
 			b->ended = true;
 		} else {
+			if (!b->kept && i >= b->keep_from && b->cur->live && may_fault(b->cur))
+				jit_keep_flags(b);
+			else if (b->kept)
+				jit_kept(b);
 			if (b->cur->cross)
 				jit_emit_cross(b);
 			jit_emit_insn(b);
@@ -231,6 +312,14 @@ static void emit(struct jit_block *b, u8 **direct, u8 **dead)
 	}
 	if (!b->ended)
 		jit_emit_goto(b, b->cur->off + b->cur->insn.len);
+	made->end = e->p;
+	e->p = made->cold;
+	e->end = made->cold + LITE_JIT_BLOCK_MAX;
+	if (b->c->jit.linking) {
+		made->indirect = e->p;
+		emit_indirect(b);
+		e_jmp_to(e, made->direct);
+	}
 	for (unsigned i = 0; i < b->ncold; i++) {
 		struct jit_cold *cold = &b->cold[i];
 
@@ -244,9 +333,10 @@ static void emit(struct jit_block *b, u8 **direct, u8 **dead)
 	}
 	if (b->checked)
 		jit_emit_check_differs(b);
-	*dead = e->p;
+	made->dead = e->p;
 	e_store_imm(e, false, HOST_RSP, VCPU(jit.site), b->insns[0].off);
 	e_call_m(e, HOST_RSP, VCPU(jit.fn[LITE_JIT_DEAD]));
+	made->cold_end = e->p;
 }
 
 /* Behind a call of LITE_JIT_LINK stand eight bytes of data. */
@@ -285,33 +375,43 @@ static void log_block(const struct jit_block *b, const struct lite_jit_code *cod
 		lite_log("\n");
 	}
 	if (lite_log_wants(LITE_LOG_OUT_ASM)) {
-		lite_log("OUT: for 0x%llx, %u bytes\n", (unsigned long long)(page + b->insns[0].off), code->size);
-		log_host(code->indirect, code->indirect + code->size);
+		lite_log("OUT: for 0x%llx, %u + %u bytes\n", (unsigned long long)(page + b->insns[0].off), code->size, code->cold_size);
+		log_host(code->hot, code->hot + code->size);
+		log_host(code->cold, code->cold + code->cold_size);
 		lite_log("\n");
 	}
 }
 
-static bool verified(const struct jit_block *b, const u8 *room, const u8 *direct, const u8 *dead)
+/* As jit_verify counts. */
+static u32 offset(const struct jit_made *m, const u8 *p)
+{
+	return (u32)(p >= m->cold && p < m->cold_end ? (m->end - m->hot) + (p - m->cold) : p - m->hot);
+}
+
+static bool verified(const struct jit_block *b, const struct jit_made *m)
 {
 	struct jit_verify v = {
-		.lands = b->host_call ? (u32)(b->host_call - room) : 0, .tail = b->tail, .tail_t0 = b->tail && b->cur->insn.op[0].kind != OPK_REL,
-		.loop = b->loop ? (u32)(b->loop - room) : 0, .mode = b->mode, .code = room, .size = (u32)(b->e.p - room), .direct = (u32)(direct - room), .dead = (u32)(dead - room), .is_block = true,
-		.view = b->view, .fpu_usable = b->fpu_usable, .jump_miss = b->jit->jump_miss, .poll = b->jit->poll, .insns = b->insns, .n = b->n,
+		.lands = b->host_call ? offset(m, b->host_call) : 0, .tail = b->tail, .tail_t0 = b->tail && b->cur->insn.op[0].kind != OPK_REL,
+		.loop = b->loop ? offset(m, b->loop) : 0, .mode = b->mode, .code = m->hot, .size = (u32)(m->end - m->hot),
+		.cold = m->cold, .cold_size = (u32)(m->cold_end - m->cold), .indirect = offset(m, m->indirect), .direct = offset(m, m->direct),
+		.dead = offset(m, m->dead), .is_block = true,
+		.view = b->view, .fpu_usable = b->fpu_usable, .jump_miss = b->jit->jump_miss, .poll = b->jit->poll, .poll_kept = b->jit->poll_kept, .insns = b->insns, .n = b->n,
 	};
 
 	return likely(!lite_options.verify) || jit_verified(b->lvm, &v, "a block");
 }
 
 /* Decodes and emits the block at @off. */
-static void translate(struct jit_block *b, unsigned off, u8 *room, u8 **direct, u8 **dead)
+static void translate(struct jit_block *b, unsigned off, struct jit_made *made)
 {
-	b->e = (struct lite_emit){ room, room + LITE_JIT_BLOCK_MAX, b->jit->room.rx - b->jit->room.rw, false };
+	b->e = (struct lite_emit){ made->hot, made->hot + LITE_JIT_BLOCK_MAX, b->jit->room.rx - b->jit->room.rw, false };
 	b->from = b->to = off;
 	decode(b, off);
 	if (b->checked && !b->no_imm)
 		jit_check_plan(b);
 	find_live(b);
-	emit(b, direct, dead);
+	find_keep(b);
+	emit(b, made);
 }
 
 struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_page *in, const u8 *page, u32 mode, u64 va, unsigned off,
@@ -322,10 +422,10 @@ struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_
 	struct lite_jit *jit = lvm->jit;
 	struct jit_block *b = c->jit.block;
 	struct lite_jit_code *code;
-	u8 *room = jit_room(lvm, LITE_JIT_BLOCK_MAX), *direct, *dead;
+	struct jit_made made;
 	u64 began;
 
-	if (!room)
+	if (!jit_room(lvm, &made.hot, &made.cold))
 		return NULL;
 	began = stats_now(&lvm->vm);
 	if (!b) {
@@ -352,25 +452,28 @@ struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_
 		b->guessed = 0xffff;
 		b->delta = b->first_delta = JIT_SLOT_NONE;
 		memcpy(b->guess, c->vcpu.x86.gpr, sizeof(b->guess));
-		translate(b, off, room, &direct, &dead);
+		translate(b, off, &made);
 		if (!b->imm_failed)
 			break;
 	}
-	if (b->e.full || !verified(b, room, direct, dead))
+	if (b->e.full || !verified(b, &made))
 		return NULL;
 	code = lite_arena_alloc(lvm, sizeof(*code) + b->nsites * sizeof(code->sites[0]));
 	if (!code)
 		return NULL;
-	code->indirect = e_rx(&b->e, room);
-	code->direct = e_rx(&b->e, direct);
+	code->hot = e_rx(&b->e, made.hot);
+	code->size = (u32)(made.end - made.hot);
+	code->cold = e_rx(&b->e, made.cold);
+	code->cold_size = (u32)(made.cold_end - made.cold);
+	code->indirect = e_rx(&b->e, made.indirect);
+	code->direct = e_rx(&b->e, made.direct);
 	code->loop = b->loop ? e_rx(&b->e, b->loop) : NULL;
-	code->dead = dead;
+	code->dead = made.dead;
 	code->lands = b->lands;
 	code->call = b->call;
 	code->back = b->back;
 	code->landing = NULL;
 	code->paired = false;
-	code->size = (u32)(b->e.p - room);
 	code->live_in = checked ? LITE_FL_ALL : b->insns[0].live;
 	code->nr_sites = b->nsites;
 	code->edges = NULL;
@@ -388,7 +491,7 @@ struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_
 		jit_check_bytes(b, code->bytes);
 		c->count.jit_checked++;
 	}
-	jit_commit(lvm, code, code->size);
+	jit_commit(lvm, code);
 	*from = b->from;
 	*to = b->to;
 	c->count.jit_blocks++;

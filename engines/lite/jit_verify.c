@@ -11,6 +11,7 @@
  *		cache, with RET behind it
  *	T0 T1 T2 never a value of the guest's while they hold an address of the host, or what another block left in them
  *	RCX	the guest's, or lent and kept: nothing else uses it meanwhile, and it is back before the code is left
+ *	RAX	the same, lent for the flags' sake and kept in T0 or T1
  *	jumps	to instructions, and to what begins elsewhere; a jump between a check and its access comes without the check's result
  *	calls	lite_vcpu.jit.fn[], with the arguments that the function trusts; what stands behind a call of LITE_JIT_LINK names a jump
  *		to that call
@@ -42,7 +43,7 @@ enum t1_is {
 enum t2_is { T2_ANY, T2_HOST /* address of @t2_size bytes, as T0_HOST */, T2_WINDOW, T2_DELTA /* distance of slot @bits */, T2_RCX /* the guest's RCX */, T2_SHIFTED /* left, by @bits */, T2_BITS /* at most @bits */ };
 enum rcx_is {
 	RCX_GUEST, RCX_LENT, RCX_TAG /* of @tag_write */, RCX_NOT_TAG, RCX_SUM /* T0 + @more */, RCX_PAGE /* its bits above 11 */,
-	RCX_MINUS /* jit_minus_va */, RCX_DIFF /* of T0 and that address */, RCX_COUNT /* @more */,
+	RCX_COUNT /* @more */,
 };
 
 /* What RSP points to. */
@@ -71,7 +72,10 @@ struct known {
 	u8 turned;
 	bool summed;	/* jit.sum is T0 + @sum_more */
 	u16 sum_more;
-	bool here;	/* T0 was compared with the address that the jump cache has */
+	bool asked;	/* the instruction before compared T0 with the address that the jump cache has */
+	bool here;	/* they are the same */
+	u8 rax_in;	/* register that RAX was copied to, 0: none */
+	bool rax_lent;
 	bool compared;	/* the instruction before was CMP T0, @limit, or of T1_ROTATED's low byte with it */
 	u8 of;		/* register that T1_ROTATED and so on are about */
 	bool in_slot;	/* T1_ROTATED's slot is @slot */
@@ -104,6 +108,38 @@ struct walk {
 	struct insn insn;
 	struct lite_use use;
 };
+
+/* ---- the two pieces of a block's code, counted through ------------------------------------------------------------------ */
+
+static u32 length(const struct jit_verify *v)
+{
+	return v->size + v->cold_size;
+}
+
+static const u8 *code_at(const struct jit_verify *v, u32 at)
+{
+	return at < v->size ? v->code + at : v->cold + (at - v->size);
+}
+
+/* The bytes from @at to the end of its piece. */
+static u32 left(const struct jit_verify *v, u32 at)
+{
+	return (at < v->size ? v->size : length(v)) - at;
+}
+
+/* -1: in neither. */
+static s64 offset_of(const struct jit_verify *v, const u8 *p)
+{
+	if (p >= v->code && p < v->code + v->size)
+		return p - v->code;
+	return p >= v->cold && p < v->cold + v->cold_size ? (s64)v->size + (p - v->cold) : -1;
+}
+
+/* What is behind the instruction. */
+static const u8 *behind(const struct walk *x)
+{
+	return code_at(x->v, x->at) + x->insn.len;
+}
 
 /* ---- what is certain ------------------------------------------------------------------------------------------------- */
 
@@ -180,6 +216,10 @@ static bool meet(struct known *to, const struct known *from)
 	to->saved &= from->saved;
 	to->summed &= from->summed && to->sum_more == from->sum_more;
 	to->here &= from->here;
+	to->asked &= from->asked;
+	if (to->rax_in != from->rax_in)
+		to->rax_in = 0;
+	to->rax_lent |= from->rax_lent;
 	if (to->limit != from->limit)
 		to->compared = false;
 	to->compared &= from->compared;
@@ -188,7 +228,7 @@ static bool meet(struct known *to, const struct known *from)
 	to->has_site &= from->has_site;
 	to->host |= from->host;
 	return changed || to->rotated.holds != was.rotated.holds || to->t0 != was.t0 || to->t1 != was.t1 || to->t2 != was.t2 || to->rcx != was.rcx || to->own != was.own || to->saved != was.saved || to->summed != was.summed ||
-	       to->here != was.here || to->in_slot != was.in_slot || to->compared != was.compared || to->has_site != was.has_site || to->host != was.host;
+	       to->here != was.here || to->asked != was.asked || to->rax_in != was.rax_in || to->rax_lent != was.rax_lent || to->in_slot != was.in_slot || to->compared != was.compared || to->has_site != was.has_site || to->host != was.host;
 }
 
 static void set_host(struct known *k, unsigned reg, bool host)
@@ -208,10 +248,12 @@ static void other_address(struct known *k, unsigned reg)
 static void set_t0(struct known *k, enum t0_is is)
 {
 	k->t0 = is;
+	if (k->rax_in == T0)
+		k->rax_in = 0;
 	k->own = k->summed = false;
 	set_host(k, T0, is == T0_HOST || is == T0_WINDOW);
 	other_address(k, T0);
-	if (k->rcx == RCX_PAGE || k->rcx == RCX_SUM || k->rcx == RCX_DIFF)
+	if (k->rcx == RCX_PAGE || k->rcx == RCX_SUM)
 		k->rcx = RCX_LENT;
 }
 
@@ -219,6 +261,8 @@ static void set_t0(struct known *k, enum t0_is is)
 static void set_t1(struct known *k, enum t1_is is)
 {
 	k->t1 = is;
+	if (k->rax_in == T1)
+		k->rax_in = 0;
 	k->own = false;
 	k->in_slot = false;
 	set_host(k, T1, is == T1_BASE || is == T1_DELTA);
@@ -449,6 +493,7 @@ static const struct {
 	{ VCPU_GPR(8), 32, OPA_RW }, /* R8 to R11 */
 	{ VCPU(vpage), 8, OPA_READ },
 	{ VCPU(budget), 4, OPA_READ },
+	{ VCPU(fl), 2, OPA_RW },
 	{ VCPU(jit.code_fl), 2, OPA_RW },
 	{ VCPU(vcpu.x86.seg[SEG_FS].base), 8, OPA_READ },
 	{ VCPU(vcpu.x86.seg[SEG_GS].base), 8, OPA_READ },
@@ -501,7 +546,8 @@ static const char *index_step(struct walk *x, struct known *k, bool *done)
 	else if (k->t1 == T1_BITS && k->turned == 12 && lea && is_gpr(insn, 0, T1, 8) && insn->mem.base == INSN_REG_NONE &&
 		 insn->mem.index == T1 && insn->mem.scale == JIT_TLB_SCALE)
 		set_t1(k, T1_TLB);
-	else if (k->t1 == T1_BITS && k->turned == LITE_JIT_JUMP_SHIFT && lea && is_gpr(insn, 0, T1, 8) && is_mem(insn, T1, T1, 1))
+	else if (k->t1 == T1_TURNED && k->turned == LITE_JIT_JUMP_SHIFT - 1 && insn->mnemonic == MN_AND && is_gpr(insn, 0, T1, 4) &&
+		 insn->op[1].kind == OPK_IMM && (u32)insn->imm == (LITE_JIT_JUMPS - 1) * JIT_JUMP_SCALE)
 		set_t1(k, T1_JUMP);
 	else
 		*done = false;
@@ -604,14 +650,14 @@ static const char *table(struct walk *x, struct known *k)
 
 	if (insn->mem.size != 8 || insn->mem.access != OPA_READ)
 		return "a table is read, eight bytes at a time";
-	if (at == view + (s32)offsetof(struct lite_view, jit[0].minus_va)) {
+	if (at == view + (s32)offsetof(struct lite_view, jit[0].va)) {
 		if (k->t1 != T1_JUMP)
 			return "the jump cache without an index for it";
-		if (insn->mnemonic != MN_MOV || !is_gpr(insn, 0, REG_CX, 8))
+		if (insn->mnemonic != MN_CMP || !is_gpr(insn, 0, T0, 8))
 			return "a use of the jump cache that is none";
-		if (!rcx_kept(k))
-			return "RCX is lent but not kept";
-		k->rcx = RCX_MINUS;
+		if (k->host & R(T0))
+			return "an address of the host is used as a value";
+		k->asked = true;
 		return NULL;
 	}
 	if (at == VCPU(jit.delta)) {
@@ -798,10 +844,6 @@ static const char *part(struct walk *x, struct known *k, bool *done)
 		k->more = (u16)disp;
 		return NULL;
 	}
-	if (lea && is_gpr(insn, 0, REG_CX, 8) && is_mem(insn, REG_CX, T0, 1) && !disp && k->rcx == RCX_MINUS && !(k->host & R(T0))) {
-		k->rcx = RCX_DIFF;
-		return NULL;
-	}
 	if (lea && is_gpr(insn, 0, T0, 8) && is_mem(insn, T0, T1, 1) && !disp && k->t0 == T0_INSIDE && k->t1 == T1_BASE &&
 	    k->write == k->base_write) {
 		set_t0(k, T0_HOST);
@@ -868,6 +910,36 @@ static const char *guest_access(const struct walk *x, const struct known *k)
 	return NULL;
 }
 
+/* RAX carries the flags to a field or from there while it is in T0 or T1; what is known of it holds on. False: it is no such step. */
+static bool rax_step(const struct insn *insn, struct known *k)
+{
+	bool field = insn->has_mem && insn->mem.base == HOST_RSP && insn->mem.size == 2;
+
+	if (!k->rax_in)
+		return false;
+	switch (insn->mnemonic) {
+	case MN_LAHF: case MN_SAHF:
+		break;
+	case MN_SETCC: case MN_ADD:
+		if (!is_gpr(insn, 0, REG_AX, 1) || insn->has_mem || (insn->mnemonic == MN_ADD && insn->op[1].kind != OPK_IMM))
+			return false;
+		break;
+	case MN_MOV:
+		if (is_gpr(insn, 0, REG_AX, 8) && is_gpr(insn, 1, k->rax_in, 8)) {
+			k->rax_in = 0;
+			k->rax_lent = false;
+			return true;
+		}
+		if (!field || !(is_gpr(insn, 0, REG_AX, 2) || is_gpr(insn, 1, REG_AX, 2)))
+			return false;
+		break;
+	default:
+		return false;
+	}
+	k->rax_lent = true;
+	return true;
+}
+
 static const char *plain(struct walk *x, struct known *k)
 {
 	struct insn *insn = &x->insn;
@@ -877,7 +949,7 @@ static const char *plain(struct walk *x, struct known *k)
 	s64 n;
 
 	/* CMP and its jump are neighbours. */
-	k->compared = false;
+	k->compared = k->asked = false;
 	if (insn->mnemonic == MN_NOP)
 		return NULL;
 	if (!is_ordinary(x))
@@ -930,6 +1002,10 @@ static const char *plain(struct walk *x, struct known *k)
 	both = x->use.read | x->use.write;
 	if (x->use.read & k->host)
 		return "an address of the host is used as a value";
+	if (rax_step(insn, k))
+		return NULL;
+	if ((both & R(REG_AX)) && k->rax_lent)
+		return "RAX is used while it is lent";
 	if ((both & R(REG_CX)) && k->rcx != RCX_GUEST)
 		return "RCX is used while it is lent";
 	regs_change(k, insn, &x->use);
@@ -941,23 +1017,29 @@ static const char *plain(struct walk *x, struct known *k)
 		set_t2(k, T2_ANY);
 	if (x->use.write & R(REG_CX))
 		rcx_back(k);
+	if (x->use.write & R(REG_AX))
+		k->rax_in = 0;
+	if (insn->mnemonic == MN_MOV && is_gpr(insn, 1, REG_AX, 8) && (is_gpr(insn, 0, T0, 8) || is_gpr(insn, 0, T1, 8)))
+		k->rax_in = insn->op[0].reg;
 	return NULL;
 }
 
 /* ---- where it goes on ------------------------------------------------------------------------------------------------ */
 
-static const char *go(struct walk *x, s64 to, const struct known *k)
+static const char *go(struct walk *x, const u8 *there, const struct known *k)
 {
-	const u8 *there = x->v->code + to;
+	s64 to = offset_of(x->v, there);
 	struct known *known;
 
-	if (to < 0 || to >= x->v->size) {
+	if (to < 0) {
 		if (k->stack != STACK_VCPU)
 			return "RSP is not the vCPU at the end";
-		if (there != x->v->jump_miss && there != x->v->poll && there != x->v->to && (!x->v->tail || there != x->v->tail))
+		if (there != x->v->jump_miss && there != x->v->poll && there != x->v->poll_kept && there != x->v->to && (!x->v->tail || there != x->v->tail))
 			return "a jump to nowhere";
 		if (k->rcx != RCX_GUEST)
 			return "RCX is not the guest's at the end";
+		if (k->rax_lent)
+			return "RAX is not the guest's at the end";
 		if (there != x->v->to && (there != x->v->tail || x->v->tail_t0) && (k->host & R(T0)))
 			return "an address of the host for the guest to go to";
 		return NULL;
@@ -976,42 +1058,56 @@ static const char *go(struct walk *x, s64 to, const struct known *k)
 	return NULL;
 }
 
-static u32 word(const struct walk *x, u32 at)
+static u32 word(const u8 *p)
 {
 	u32 v;
 
-	memcpy(&v, x->v->code + at, 4);
+	memcpy(&v, p, 4);
 	return v;
+}
+
+/* A field of 32 bits in the code that one store replaces. */
+static bool is_field(const struct jit_verify *v, const u8 *p)
+{
+	s64 at = offset_of(v, p);
+
+	return at >= 0 && left(v, (u32)at) >= 4 && ((uintptr_t)p & 7) <= 4;
+}
+
+/* Whether @n bytes before @p an instruction begins. */
+static bool begins(const struct walk *x, const u8 *p, unsigned n)
+{
+	s64 at = offset_of(x->v, p - n);
+
+	return at >= 0 && x->bytes[at] == BYTE_FIRST;
 }
 
 /* The eight bytes behind a call of LITE_JIT_LINK, which is at x->at. */
 static const char *link_data(struct walk *x)
 {
 	const struct jit_verify *v = x->v;
-	u32 ret = x->at + x->insn.len, back, target;
-	s64 at;
+	u32 ret = x->at + x->insn.len, target;
+	const u8 *data = behind(x), *field;
 
 	/* lite_jit_calls' link() finds the call by its length. */
 	if (x->insn.len != 7)
 		return "a call of LITE_JIT_LINK that is not 7 bytes long";
-	if (ret + 8 > v->size)
+	if (left(v, x->at) < x->insn.len + 8U)
 		return "nothing behind a call of LITE_JIT_LINK";
 	for (u32 i = ret; i < ret + 8; i++) {
 		if (x->bytes[i] == BYTE_FIRST || x->bytes[i] == BYTE_INSIDE)
 			return "instructions where data is";
 		x->bytes[i] = BYTE_DATA;
 	}
-	back = word(x, ret);
-	target = word(x, ret + 4);
-	at = (s64)ret - back;
+	field = data - word(data);
+	target = word(data + 4);
 	if ((target & 0xffff) >= 4096 || target >> 18)
 		return "a link to another page";
-	if (at < 2 || at + 4 > v->size || ((uintptr_t)(v->code + at) & 7) > 4)
+	if (!is_field(v, field))
 		return "a link whose jump cannot be written";
-	if (!(v->code[at - 1] == 0xe9 && x->bytes[at - 1] == BYTE_FIRST) &&
-	    !(v->code[at - 2] == 0x0f && (v->code[at - 1] & 0xf0) == 0x80 && x->bytes[at - 2] == BYTE_FIRST))
+	if (!(begins(x, field, 1) && field[-1] == 0xe9) && !(begins(x, field, 2) && field[-2] == 0x0f && (field[-1] & 0xf0) == 0x80))
 		return "a link that names no jump";
-	if (at + 4 + (s32)word(x, (u32)at) != x->at)
+	if (field + 4 + (s32)word(field) != code_at(v, x->at))
 		return "a link that names a jump to elsewhere";
 	return NULL;
 }
@@ -1058,7 +1154,7 @@ static const char *goes_on(struct walk *x, const struct known *k, const struct i
 		after.t2_size = k->t2_size;
 		after.t2_write = k->t2_write;
 	}
-	return go(x, (s64)x->at + x->insn.len, &after);
+	return go(x, behind(x), &after);
 }
 
 static bool is_cross(const struct walk *x, const struct known *k)
@@ -1081,9 +1177,11 @@ static const char *call(struct walk *x, struct known *k)
 		return "a call of what is no function for it";
 	if (k->rcx != RCX_GUEST)
 		return "RCX is not the guest's at the end";
+	if (k->rax_lent)
+		return "RAX is not the guest's at the end";
 	switch (fn / 8) {
-	case LITE_JIT_MISS:
-	case LITE_JIT_GROUP: {
+	case LITE_JIT_MISS: case LITE_JIT_MISS_KEPT:
+	case LITE_JIT_GROUP: case LITE_JIT_GROUP_KEPT: {
 		unsigned size = JIT_MISS_BYTES(k->site);
 
 		if (!k->has_site || (k->site & 0xf000) || !size || size > JIT_GROUP_MAX)
@@ -1095,7 +1193,7 @@ static const char *call(struct walk *x, struct known *k)
 		k->size = (u16)size;
 		k->write = k->site & JIT_MISS_WRITE;
 		k->has_site = false;
-		return go(x, (s64)x->at + insn->len, k);
+		return go(x, behind(x), k);
 	}
 	case LITE_JIT_INSN:
 		return given(x, k, LITE_JIT_INSN) ? NULL : "a call without the argument that it trusts";
@@ -1124,16 +1222,17 @@ static const char *call(struct walk *x, struct known *k)
 static const char *host_call(struct walk *x, struct known *k)
 {
 	struct known from_cache = { .seen = true, .host = R(T2), .t1 = T1_JUMP };
-	s64 next = (s64)x->at + x->insn.len;
+	const u8 *next = behind(x);
 	struct known any = { .seen = true, .host = R(T1) | R(T2) | (k->host & R(T0)), .stack = STACK_CALLED };
 	const struct jit_verify *v = x->v;
 	const char *why;
 
 	if (k->rcx != RCX_GUEST)
 		return "RCX is not the guest's at the end";
+	if (k->rax_lent)
+		return "RAX is not the guest's at the end";
 	/* jit_pair() writes to it. */
-	if (next != v->lands || next + 5 > v->size || v->code[next] != 0xe9 || ((uintptr_t)(v->code + next + 1) & 7) > 4 ||
-	    v->code + next + 5 + (s32)word(x, (u32)next + 1) != v->jump_miss)
+	if (offset_of(v, next) != v->lands || !is_field(v, next + 1) || *next != 0xe9 || next + 5 + (s32)word(next + 1) != v->jump_miss)
 		return "a call of the block's own without the jump behind it";
 	why = go(x, next, &from_cache);
 	return why ? why : go(x, next + (s64)x->insn.imm, &any);
@@ -1149,7 +1248,7 @@ static const char *stacked(struct walk *x, struct known *k)
 	if (insn->mnemonic != MN_LEA || !is_gpr(insn, 0, HOST_RSP, 8) || !is_mem(insn, HOST_RSP, INSN_REG_NONE, 0) || insn->mem.disp != 8)
 		return "RSP is not made the vCPU again";
 	k->stack = STACK_VCPU;
-	return go(x, (s64)x->at + insn->len, k);
+	return go(x, behind(x), k);
 }
 
 /* By the jump cache, as an operand of JMP or PUSH. */
@@ -1160,6 +1259,8 @@ static const char *by_cache(const struct walk *x, const struct known *k)
 
 	if (!is_mem(insn, HOST_RSP, T1, 8) || insn->mem.disp != jumps || insn->mem.size != 8 || k->t1 != T1_JUMP)
 		return "an indirect jump that is not by the jump cache";
+	if (k->rax_lent)
+		return "RAX is not the guest's at the end";
 	if (k->rcx != RCX_GUEST)
 		return "RCX is not the guest's at the end";
 	return k->host & R(T0) ? "an address of the host for the guest to go to" : NULL;
@@ -1170,18 +1271,18 @@ static const char *push(struct walk *x, struct known *k)
 	const char *why = by_cache(x, k);
 
 	k->stack = STACK_TO;
-	return why ? why : go(x, (s64)x->at + x->insn.len, k);
+	return why ? why : go(x, behind(x), k);
 }
 
 static const char *branch(struct walk *x, struct known *k)
 {
 	const struct insn *insn = &x->insn;
-	s64 next = (s64)x->at + insn->len, to = next + (s64)insn->imm;
-	bool compared = k->compared;
+	const u8 *next = behind(x), *to = next + (s64)insn->imm;
+	bool compared = k->compared, asked = k->asked;
 	struct known taken;
 	const char *why;
 
-	k->compared = false;
+	k->compared = k->asked = false;
 	taken = *k;
 	/* What it means depends on who made the processor (APM 3, JMP). */
 	if (insn->pfx66)
@@ -1204,6 +1305,8 @@ static const char *branch(struct walk *x, struct known *k)
 			k->in_slot = true;
 			k->slot = (u8)k->limit;
 		}
+		if (asked && insn->cond == CC_NE)
+			k->here = true;
 		/* Found where GS reaches: on the way on, or where the jump goes. */
 		if (compared && k->t1 == T1_ROTATED && k->rotated.holds && (x->v->mode & LITE_MODE_WINDOW) && k->limit < LITE_WINDOW_SLOTS &&
 		    (insn->cond == CC_NE || insn->cond == CC_E))
@@ -1217,8 +1320,6 @@ static const char *branch(struct walk *x, struct known *k)
 		if (insn->addrsize == 8 && k->rcx == RCX_PAGE && k->t0 == T0_OFFSET) {
 			taken.t0 = T0_INSIDE;
 			taken.size = k->more + 1;
-		} else if (insn->addrsize == 8 && k->rcx == RCX_DIFF) {
-			taken.here = true;
 		}
 		break;
 	default:
@@ -1236,7 +1337,7 @@ static const char *step(struct walk *x)
 	const char *why;
 
 	known->queued = k.queued = false;
-	if (insn_decode(insn, v->code + x->at, MIN(v->size - x->at, INSN_MAX_LEN), MODE_64) != INSN_OK)
+	if (insn_decode(insn, code_at(v, x->at), MIN(left(v, x->at), INSN_MAX_LEN), MODE_64) != INSN_OK)
 		return "no instruction";
 	for (u32 i = x->at; i < x->at + insn->len; i++) {
 		u8 is = i == x->at ? BYTE_FIRST : BYTE_INSIDE;
@@ -1253,7 +1354,7 @@ static const char *step(struct walk *x)
 		return branch(x, &k);
 	}
 	why = plain(x, &k);
-	return why ? why : go(x, (s64)x->at + insn->len, &k);
+	return why ? why : go(x, behind(x), &k);
 }
 
 /* lite_jit_kill() writes a jump over what is there. */
@@ -1262,8 +1363,8 @@ static bool is_entry(struct walk *x, u32 at)
 	const struct jit_verify *v = x->v;
 
 	x->at = at;
-	return insn_decode(&x->insn, v->code + at, v->size - at, MODE_64) == INSN_OK && x->insn.mnemonic == MN_NOP && x->insn.len == 8 &&
-	       !((uintptr_t)(v->code + at) & 7) && x->bytes[at] == BYTE_FIRST;
+	return insn_decode(&x->insn, code_at(v, at), left(v, at), MODE_64) == INSN_OK && x->insn.mnemonic == MN_NOP && x->insn.len == 8 &&
+	       !((uintptr_t)code_at(v, at) & 7) && x->bytes[at] == BYTE_FIRST;
 }
 
 static const char *walk(struct walk *x)
@@ -1273,16 +1374,16 @@ static const char *walk(struct walk *x)
 	const char *why;
 
 	x->at = v->direct;
-	why = go(x, v->direct, &k);
+	why = go(x, code_at(v, v->direct), &k);
 	if (!why && v->is_block) {
 		x->at = v->dead;
-		why = go(x, v->dead, &k);
+		why = go(x, code_at(v, v->dead), &k);
 	}
-	if (!why && v->direct) {
+	if (!why && v->direct != v->indirect) {
 		struct known from_cache = { .seen = true, .host = R(T2), .t1 = T1_JUMP };
 
-		x->at = 0;
-		why = go(x, 0, &from_cache);
+		x->at = v->indirect;
+		why = go(x, code_at(v, v->indirect), &from_cache);
 	}
 	while (!why && x->ntodo) {
 		x->at = x->todo[--x->ntodo];
@@ -1302,15 +1403,15 @@ const char *jit_verify(struct jit_verify *v)
 		return why;
 	x->v = v;
 	/* Mostly not touched: what is known takes some hundred bytes an instruction. */
-	x->known = host_zalloc_pages((v->size + 1) * sizeof(*x->known));
-	x->number = host_zalloc(v->size * sizeof(*x->number));
-	x->bytes = host_zalloc(v->size);
-	x->todo = host_zalloc(v->size * sizeof(*x->todo)); /* each at most once */
+	x->known = host_zalloc_pages((length(v) + 1) * sizeof(*x->known));
+	x->number = host_zalloc(length(v) * sizeof(*x->number));
+	x->bytes = host_zalloc(length(v));
+	x->todo = host_zalloc(length(v) * sizeof(*x->todo)); /* each at most once */
 	if (x->known && x->number && x->bytes && x->todo)
 		why = walk(x);
 	v->at = x->at;
 	if (x->known)
-		host_free_pages(x->known, (v->size + 1) * sizeof(*x->known));
+		host_free_pages(x->known, (length(v) + 1) * sizeof(*x->known));
 	host_free(x->number);
 	host_free(x->bytes);
 	host_free(x->todo);
@@ -1326,8 +1427,9 @@ bool jit_verified(struct lite_vm *lvm, struct jit_verify *v, const char *what)
 	if (likely(!why))
 		return true;
 	if (__atomic_add_fetch(&lvm->jit_violations, 1, __ATOMIC_RELAXED) <= 8) {
-		lite_log("verify: %s: %s, at 0x%llx\n", what, why, (unsigned long long)(uintptr_t)(v->code + v->at));
+		lite_log("verify: %s: %s, at 0x%llx\n", what, why, (unsigned long long)(uintptr_t)code_at(v, v->at));
 		lite_log_code(v->code, v->size, (u64)(uintptr_t)v->code, MODE_64);
+		lite_log_code(v->cold, v->cold_size, (u64)(uintptr_t)v->cold, MODE_64);
 	}
 	if (lite_options.verify == LITE_VERIFY_ABORT)
 		__builtin_trap();

@@ -251,6 +251,7 @@ static void find_out(struct jit_block *b, struct jit_fact f, unsigned slot)
 	compare_slot(e, slot);
 	cold = jit_cold(b, COLD_ALONE, e_jcc(e, CC_NE));
 	cold->slot = slot;
+	cold->kept = b->kept;
 	cold->back = e->p;
 	f.slot = lite_window_by_gs(b->mode, slot) ? JIT_SLOT_GS : (u8)slot;
 	f.slack = 0;
@@ -514,6 +515,8 @@ void jit_emit_window(struct jit_block *b, const struct jit_cold *cold)
 		compare_slot(e, cold->slot == LITE_WINDOW_EXE ? LITE_WINDOW_LIB : LITE_WINDOW_EXE);
 		e_jcc_to(e, CC_E, cold->back);
 	}
+	if (cold->kept)
+		jit_flags_from(e, T1, VCPU(fl));
 	jit_align_field(b, 1);
 	field = e_jmp(e);
 	jit_emit_link(b, field, cold->off, JIT_LINK_ALONE);

@@ -475,8 +475,8 @@ static void lite_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 const struct engine_ops lite_engine = {
 	.name = "lite",
 	.vm_size = sizeof(struct lite_vm),
-	.vcpu_size = sizeof(struct lite_vcpu),
-	.vcpu_headroom = LITE_JIT_HEADROOM,
+	.vcpu_size = sizeof(struct lite_vcpu) - offsetof(struct lite_vcpu, vcpu),
+	.vcpu_headroom = LITE_JIT_HEADROOM + offsetof(struct lite_vcpu, vcpu),
 	.cpuid_mask = lite_cpuid_mask,
 	.vm_stats = lite_vm_stats,
 	.vcpu_stats = lite_vcpu_stats,

@@ -71,9 +71,9 @@ struct lite_jump {
 	const struct lite_op *ops;
 };
 
-/* Where to go, and the negative of the linear address that is for. */
+/* Where to go, and the linear address that is for. */
 struct lite_jit_jump {
-	u64 minus_va;
+	u64 va;
 	const void *to;
 };
 
@@ -132,7 +132,7 @@ struct lite_saved {
 	} r[192], w[128];
 	struct lite_exec_entry x[64];
 	struct {
-		u64 minus_va;
+		u64 va;
 		const void *to;
 		u16 i;
 	} jit[512];
@@ -150,7 +150,7 @@ typedef const struct lite_op *lite_handler(struct lite_vcpu *c, const struct lit
 #define LITE_OP_LEAVES	 4 /* emulated, and may have changed what the block stands on */
 #define LITE_OP_OWN	 8 /* lite_faults_itself() */
 
-/* One pre-decoded instruction. @r1, @r2, @base, @index, @seg are byte offsets from struct lite_vcpu. */
+/* One pre-decoded instruction. @r1, @r2, @base, @index, @seg are LITE_OFFSET()s. */
 struct lite_op {
 	lite_handler *fn;
 	u16 r1, r2, base, index, seg;
@@ -272,7 +272,9 @@ struct lite_lower {
 
 /* What translated code calls, see jit.c. */
 enum lite_jit_fn { LITE_JIT_MISS, LITE_JIT_GROUP, LITE_JIT_EMULATE, LITE_JIT_INSN, LITE_JIT_FAST, LITE_JIT_LINK, LITE_JIT_JUMP, LITE_JIT_DEAD, LITE_JIT_POLL,
-		   LITE_JIT_FAULT, LITE_JIT_CROSS, LITE_JIT_FNS };
+		   LITE_JIT_FAULT, LITE_JIT_CROSS,
+		   /* The same, with the flags at home in lite_vcpu.fl already (jit.h); so is LITE_JIT_JUMP. */
+		   LITE_JIT_MISS_KEPT, LITE_JIT_GROUP_KEPT, LITE_JIT_POLL_KEPT, LITE_JIT_FAULT_KEPT, LITE_JIT_FNS };
 #define LITE_JIT_HEADROOM (256UL << 10) /* the stack of signal handlers that interrupt translated code */
 #define LITE_JIT_BLOCK_MAX 16384UL	/* bytes of a block's code */
 /*
@@ -289,16 +291,21 @@ static inline unsigned lite_jit_hash(u64 va)
 /* Classes of state an op needs, bits of ->fpu_live; by enum insn_state. */
 #define LITE_FPU_CLASS(state) (1U << (state))
 
+/*
+ * What translated code touches all the time comes first, where one byte names it: two words, and the TLB of the supervisor's view, for user
+ * code has windows. Then the other tables, then the rest.
+ */
 struct lite_vcpu {
-	struct vcpu vcpu;
+	s32 budget; /* (a) poll when negative; a kick makes it negative */
+	u16 fl;	    /* AH: SF ZF AF PF CF as LAHF; AL: OF */
+	_Alignas(64) struct lite_view views[2]; /* [0] supervisor, [1] user */
+	_Alignas(4096) struct vcpu vcpu;
 	u64 zero;  /* the register that reads as zero */
 	u64 rip_mask; /* ~0 in 64-bit mode */
 	u64 cs_base;  /* RIP + cs_base is linear; 0 where blocks have fast handlers */
 	u64 vpage; /* linear address of the page of the block in execution */
 	struct lite_view *view;
 	const struct lite_op *op; /* the last that touched memory or chained; (v) */
-	s32 budget; /* (a) poll when negative; a kick makes it negative */
-	u16 fl;	    /* AH: SF ZF AF PF CF as LAHF; AL: OF */
 	u8 stop;    /* enum lite_stop: why the run loop was returned to */
 	u32 fpu_live; /* classes whose instructions may run on the registers as they are; 0 when not loaded */
 	u32 fpu_usable; /* classes that CR0, CR4, XCR0 permit */
@@ -376,6 +383,7 @@ struct lite_vcpu {
 		u64 delta[256];	  /* by bits 42 to 49 of a user address: what is added to it in windows, see window.h */
 		void *block;	  /* struct jit_block, while one is made */
 		bool lockstep;	  /* nothing is emulated: stop before it */
+		bool linking;	  /* the block that is made is wanted by another one's branch */
 		bool apart;	  /* the block that is made is one of lite_vm.apart */
 		bool differs;	  /* lockstep found a difference: the guest stops */
 		void *checks;	  /* lockstep.c's */
@@ -392,13 +400,15 @@ struct lite_vcpu {
 		u64 translate_ticks; /* of stats_now() */
 		u64 jit_checked, jit_stale; /* translated to check themselves; found that they are not what the code is */
 	} count; /* shown by stats.c */
-	struct lite_view views[2]; /* [0] supervisor, [1] user; last: they are large */
 };
 
 /* stats.c */
 extern const struct engine_stat lite_vcpu_stats[], lite_vm_stats[];
 
 enum lite_stop { LITE_STOP_NONE, LITE_STOP_SLOW, LITE_STOP_INT3 };
+
+/* Where an op finds a field that lies behind struct vcpu, counted from there. */
+#define LITE_OFFSET(field) (offsetof(struct lite_vcpu, field) - offsetof(struct lite_vcpu, vcpu))
 
 static inline struct lite_vcpu *to_lite(struct vcpu *vcpu)
 {
@@ -451,8 +461,8 @@ static inline unsigned lite_jump_hash(u64 va)
 	return (va ^ (va >> 12)) % LITE_JUMP_SIZE;
 }
 #define LITE_JUMP_NONE (BIT64(63) | 1) /* not canonical */
-/* What an empty place in the jump cache has for minus_va: an address that is looked for in another one. RET may go anywhere, also where nothing can be. */
-#define LITE_JIT_JUMP_NONE(i) ((i) ? 0 : -(1ULL << LITE_JIT_JUMP_SHIFT))
+/* What an empty place in the jump cache has for va: an address that is looked for in another one. RET may go anywhere, also where nothing can be. */
+#define LITE_JIT_JUMP_NONE(i) ((i) ? 0 : 1ULL << LITE_JIT_JUMP_SHIFT)
 
 void lite_tlb_flush(struct vcpu *vcpu, enum tlb_scope scope, u64 arg);
 int lite_tlb_init(struct lite_vcpu *c);
@@ -502,7 +512,7 @@ static inline void lite_jump_set(struct lite_view *view, u64 va, const struct li
 static inline void lite_jit_jump_set(struct lite_view *view, unsigned i, u64 va, const void *to)
 {
 	view->jit[i].to = to;
-	view->jit[i].minus_va = -va;
+	view->jit[i].va = va;
 	lite_set_add(&view->jit_set, i, lite_exec_global(view, va));
 }
 /**

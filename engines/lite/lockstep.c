@@ -260,7 +260,8 @@ static void report(struct lite_vcpu *c, const struct checks *k, const struct lit
 	if (c->vcpu.emul.ops->fetch(&c->vcpu.emul, c->vpage + block->from, bytes, MIN(len, 64U)) == X86_CONTINUE)
 		lite_log_code(bytes, MIN(len, 64U), c->vpage + block->from, (block->mode & 7) == X86_MODE_LONG ? MODE_64 : MODE_32);
 	lite_log("host code:\n");
-	lite_log_code(code->direct, code->size - (code->direct - code->indirect), (u64)(uintptr_t)code->direct, MODE_64);
+	lite_log_code(code->hot, code->size, (u64)(uintptr_t)code->hot, MODE_64);
+	lite_log_code(code->cold, code->cold_size, (u64)(uintptr_t)code->cold, MODE_64);
 }
 
 /* One block: the budget makes it come back at its end. */

@@ -27,7 +27,7 @@ static int size_index(unsigned size)
 
 static u16 reg_offset(unsigned reg)
 {
-	return reg == INSN_REG_NONE ? offsetof(struct lite_vcpu, zero) : GPR_OFFSET(reg);
+	return reg == INSN_REG_NONE ? LITE_OFFSET(zero) : GPR_OFFSET(reg);
 }
 
 /* The register operand as an offset; 0: it is none. */
@@ -52,7 +52,7 @@ int lite_lower_mem(struct lite_lower *l, struct lite_op *op, const struct insn *
 	op->index = reg_offset(m->index);
 	op->shift = m->index == INSN_REG_NONE ? 0 : __builtin_ctz(m->scale ? m->scale : 1);
 	op->base = reg_offset(m->base);
-	op->seg = offsetof(struct lite_vcpu, zero);
+	op->seg = LITE_OFFSET(zero);
 	if (kind == CODE_32) {
 		/* A code segment is never writable. */
 		if (insn->addrsize != 4 || m->seg == SEG_FS || m->seg == SEG_GS || (m->seg == SEG_CS && (m->access & OPA_WRITE)))
@@ -64,13 +64,13 @@ int lite_lower_mem(struct lite_lower *l, struct lite_op *op, const struct insn *
 		return -1;
 	if (m->rip_rel) {
 		disp += op->off + op->len;
-		op->base = offsetof(struct lite_vcpu, vpage);
+		op->base = LITE_OFFSET(vpage);
 	}
 	if (disp != (s32)disp)
 		return -1;
 	op->disp = (s32)disp;
 	if (m->seg == SEG_FS || m->seg == SEG_GS) {
-		op->seg = offsetof(struct lite_vcpu, vcpu.x86.seg) + m->seg * sizeof(struct x86_segment) +
+		op->seg = LITE_OFFSET(vcpu.x86.seg) + m->seg * sizeof(struct x86_segment) +
 			  offsetof(struct x86_segment, base);
 		return EA_KIND_X;
 	}
@@ -401,7 +401,7 @@ static lite_handler *lower_one(struct lite_lower *l, struct lite_op *op, const s
 		form = lite_lower_mem(l, op, insn);
 		op->r1 = operand_offset(&insn->op[0]);
 		/* LEA uses no segment base. */
-		op->seg = offsetof(struct lite_vcpu, zero);
+		op->seg = LITE_OFFSET(zero);
 		return form < 0 || size < 0 || !op->r1 ? NULL : lite_lea_ops[size][form];
 	case MN_MOVZX: return lower_movx(l, op, insn, false);
 	case MN_MOVSX: return lower_movx(l, op, insn, true);

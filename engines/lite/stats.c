@@ -1,7 +1,7 @@
 /* What the engine counts, for KVM_GET_STATS_FD: "lite_tlb_fills" and so on. */
 #include "engines/lite/lite.h"
 
-#define VCPU(name, field, ...) { name, offsetof(struct lite_vcpu, field) - offsetof(struct lite_vcpu, vcpu), ##__VA_ARGS__ }
+#define VCPU(name, field, ...) { name, LITE_OFFSET(field), ##__VA_ARGS__ }
 #define VM(name, field, ...)   { name, offsetof(struct lite_vm, field) - offsetof(struct lite_vm, vm), ##__VA_ARGS__ }
 
 const struct engine_stat lite_vcpu_stats[] = {

@@ -22,6 +22,8 @@ bool lite_text_at(const struct lite_vm *lvm, u64 va, u64 gpa);
 u64 lite_text_va(const struct lite_vm *lvm, u64 gpa);
 /** Whether linear @va is in a text; code_lock held. */
 bool lite_text_has(const struct lite_vm *lvm, u64 va);
+/** Copies @n bytes of code, in one page, from linear @va, which is in a text. False: they are not to be had. code_lock held. */
+bool lite_text_bytes(struct lite_vcpu *c, u64 va, u8 *bytes, unsigned n);
 /** Code was found at linear @va, for LITE_MODE_TEXT or because that could be had: makes it a text if it can be one. May wait for other vCPUs. */
 void lite_text_note(struct lite_vcpu *c, u64 va);
 /** For supervisor code in 64-bit mode, when lite_vcpu.text_stale: finds out whether LITE_MODE_TEXT may be had. May wait for other vCPUs. */

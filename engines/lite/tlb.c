@@ -47,7 +47,7 @@ int lite_tlb_init(struct lite_vcpu *c)
 		for (unsigned i = 0; i < LITE_JUMP_SIZE; i++)
 			view->jump[i].va = LITE_JUMP_NONE;
 		for (unsigned i = 0; i < LITE_JIT_JUMPS; i++)
-			view->jit[i].minus_va = LITE_JIT_JUMP_NONE(i);
+			view->jit[i].va = LITE_JIT_JUMP_NONE(i);
 	}
 	lite_tlb_flush_all(c);
 	return 0;
@@ -69,10 +69,10 @@ struct table {
 	u64 *used, *local, *used_top, *local_top, *tag;
 	unsigned tops, stride;
 	u64 none; /* 0: LITE_TLB_NONE() */
-	bool negative; /* LITE_JIT_JUMP_NONE() */
+	bool jit; /* LITE_JIT_JUMP_NONE() */
 };
-#define TABLE(set, tags, type, none, negative) \
-	{ (set).used, (set).local, (set).used_top, (set).local_top, (tags), ARRAY_SIZE((set).used_top), sizeof(type) / 8, none, negative }
+#define TABLE(set, tags, type, none, jit) \
+	{ (set).used, (set).local, (set).used_top, (set).local_top, (tags), ARRAY_SIZE((set).used_top), sizeof(type) / 8, none, jit }
 #define TABLES 5
 
 static inline void tables_of(struct lite_view *view, struct table t[TABLES])
@@ -81,12 +81,12 @@ static inline void tables_of(struct lite_view *view, struct table t[TABLES])
 	t[1] = (struct table)TABLE(view->w_set, &view->tlb[0].w.tag, view->tlb[0], 0, false);
 	t[2] = (struct table)TABLE(view->x_set, &view->x[0].tag, view->x[0], LITE_TAG_NONE, false);
 	t[3] = (struct table)TABLE(view->jump_set, &view->jump[0].va, view->jump[0], LITE_JUMP_NONE, false);
-	t[4] = (struct table)TABLE(view->jit_set, &view->jit[0].minus_va, view->jit[0], 0, true);
+	t[4] = (struct table)TABLE(view->jit_set, &view->jit[0].va, view->jit[0], 0, true);
 }
 
 static inline void drop_one(const struct table *t, unsigned i)
 {
-	t->tag[i * t->stride] = t->none ? t->none : t->negative ? LITE_JIT_JUMP_NONE(i) : LITE_TLB_NONE(i);
+	t->tag[i * t->stride] = t->none ? t->none : t->jit ? LITE_JIT_JUMP_NONE(i) : LITE_TLB_NONE(i);
 }
 
 /* Drops all entries, or the local ones. */
@@ -117,7 +117,7 @@ static inline void drop_matching(const struct table *t, unsigned w, u64 la, u64 
 		unsigned i = w * 64 + __builtin_ctzll(bits);
 		u64 tag = t->tag[i * t->stride];
 
-		if (((t->negative ? -tag : tag) & mask) != (la & mask))
+		if ((tag & mask) != (la & mask))
 			continue;
 		drop_one(t, i);
 		t->used[w] &= ~BIT64(i % 64);
@@ -290,9 +290,9 @@ static void view_save(struct lite_vcpu *c, u64 gen)
 	FOR_LOCAL(view->jit_set) {
 		if (s->nr_jit == ARRAY_SIZE(s->jit))
 			break;
-		if (view->jit[i].minus_va == LITE_JIT_JUMP_NONE(i))
+		if (view->jit[i].va == LITE_JIT_JUMP_NONE(i))
 			continue;
-		s->jit[s->nr_jit].minus_va = view->jit[i].minus_va;
+		s->jit[s->nr_jit].va = view->jit[i].va;
 		s->jit[s->nr_jit].to = view->jit[i].to;
 		s->jit[s->nr_jit++].i = i;
 	}
@@ -347,9 +347,9 @@ static void view_restore(struct lite_vcpu *c, u64 gen)
 	}
 	for (unsigned n = 0; n < s->nr_jit; n++) {
 		unsigned i = s->jit[n].i;
-		u64 bit = page_bit(-s->jit[n].minus_va, &word);
+		u64 bit = page_bit(s->jit[n].va, &word);
 
-		view->jit[i].minus_va = s->jit[n].minus_va;
+		view->jit[i].va = s->jit[n].va;
 		view->jit[i].to = s->jit[n].to;
 		view->code_pages[word] |= bit;
 		lite_set_add(&view->jit_set, i, false);

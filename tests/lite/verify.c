@@ -46,9 +46,9 @@ static s32 cache(void)
 {
 	return view(user) + (s32)offsetof(struct lite_view, jit[0].to);
 }
-static s32 minus(void)
+static s32 jump_va(void)
 {
-	return view(user) + (s32)offsetof(struct lite_view, jit[0].minus_va);
+	return view(user) + (s32)offsetof(struct lite_view, jit[0].va);
 }
 
 /* ---- pieces ---------------------------------------------------------------------------------------------------------- */
@@ -67,9 +67,8 @@ static void flagless_index(struct code *x, unsigned from)
 }
 static void jump_index(struct code *x, unsigned from)
 {
-	e_rorx(E, T1, from, LITE_JIT_JUMP_SHIFT);
-	e_movzx16(E, T1, T1);
-	e_op_mx(E, true, 0x8d, T1, T1, T1, 0, 0);
+	e_rorx(E, T1, from, LITE_JIT_JUMP_SHIFT - 1);
+	e_and_imm(E, T1, 0x1fffe);
 }
 static void rcx_is(struct code *x, u32 imm)
 {
@@ -231,21 +230,11 @@ static void end_miss(struct code *x)
 
 static void entry(struct code *x)
 {
-	u8 *ok;
-
-	e_mov(E, true, T2, REG_CX);
-	e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, minus());
-	e_op_mx(E, true, 0x8d, REG_CX, REG_CX, T0, 0, 0);
-	ok = e_jrcxz(E);
-	e_mov(E, true, REG_CX, T2);
-	e_jmp_to(E, x->v.jump_miss);
-	e_here8(E, ok);
-	jit_load_budget(E);
-	ok = e_jrcxz(E);
-	e_mov(E, true, REG_CX, T2);
-	e_jmp_to(E, x->v.poll);
-	e_here8(E, ok);
-	e_mov(E, true, REG_CX, T2);
+	e_op_mx(E, true, 0x3b, T0, HOST_RSP, T1, 3, jump_va());
+	e_jcc_to(E, CC_NE, x->v.jump_miss);
+	e_op_m(E, false, 0x83, 7, HOST_RSP, VCPU(budget));
+	e_u8(E, 0);
+	e_jcc_to(E, CC_S, x->v.poll_kept);
 	e_lea(E, true, T1, T0, -64);
 	e_store(E, true, T1, HOST_RSP, VCPU(vpage));
 }
@@ -315,6 +304,7 @@ static void code_compared(struct code *x, unsigned size)
 #define NO_ACCESS "an access to [T0] that was not checked"
 #define NOT_KEPT  "RCX is lent but not kept"
 #define NOT_BACK  "RCX is not the guest's at the end"
+#define RAX_NOT_BACK "RAX is not the guest's at the end"
 #define NO_FN	  "a call of what is no function for it"
 #define KIND	  "an address of a kind that is not for translated code"
 #define OPERAND	  "RSP is an operand"
@@ -807,14 +797,13 @@ static bool body(struct code *x, unsigned n)
 		e_op_mx(E, true, 0x2b, T0, HOST_RSP, T1, 3, tags(false));
 		CASE("the jump cache's index, not doubled", "an indirect jump that is not by the jump cache");
 		address(x);
-		e_rorx(E, T1, T0, LITE_JIT_JUMP_SHIFT);
-		e_movzx16(E, T1, T1);
+		e_rorx(E, T1, T0, LITE_JIT_JUMP_SHIFT - 1);
+		e_and_imm(E, T1, 0xffff);
 		e_jmp_mx(E, HOST_RSP, T1, cache());
 		CASE("the jump cache's index of other bits", "an indirect jump that is not by the jump cache");
 		address(x);
-		e_rorx(E, T1, T0, LITE_JIT_JUMP_SHIFT + 1);
-		e_movzx16(E, T1, T1);
-		e_op_mx(E, true, 0x8d, T1, T1, T1, 0, 0);
+		e_rorx(E, T1, T0, LITE_JIT_JUMP_SHIFT);
+		e_and_imm(E, T1, 0x1fffe);
 		e_jmp_mx(E, HOST_RSP, T1, cache());
 		CASE("a sum of the guest's RCX", "a sum of something else than T0");
 		address(x);
@@ -845,10 +834,50 @@ static bool body(struct code *x, unsigned n)
 		address(x);
 		tlb_index(x, T0);
 		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, tags(false));
-		CASE("RCX taken for the jump cache", NOT_KEPT);
+		CASE("a host address compared with the jump cache", AS_VALUE);
+		check(x, 8, false);
+		jump_index(x, REG_BX);
+		e_op_mx(E, true, 0x3b, T0, HOST_RSP, T1, 3, jump_va());
+		CASE("RAX that carries the flags and comes back", NULL);
+		e_mov(E, true, T0, REG_AX);
+		RAW("\x9f\x0f\x90\xc0\x66");
+		e_op_m(E, false, 0x89, REG_AX, HOST_RSP, VCPU(fl));
+		e_mov(E, true, REG_AX, T0);
+		e_mov(E, true, T1, REG_AX);
+		e_u8(E, 0x66);
+		e_op_m(E, false, 0x8b, REG_AX, HOST_RSP, VCPU(fl));
+		RAW("\x04\x7f\x9e");
+		e_mov(E, true, REG_AX, T1);
+		RAW("\x48\xff\xc0"); /* inc rax */
+		CASE("the guest's use of RAX while it is lent", "RAX is used while it is lent");
+		e_mov(E, true, T0, REG_AX);
+		RAW("\x9f\x0f\x90\xc0\x48\xff\xc0");
+		CASE("RAX lent at the end", RAX_NOT_BACK);
+		e_mov(E, true, T0, REG_AX);
+		RAW("\x9f");
+		CASE("RAX lent in a jump out", RAX_NOT_BACK);
+		e_mov(E, true, T0, REG_AX);
+		RAW("\x9f");
 		address(x);
-		jump_index(x, T0);
-		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, minus());
+		e_jmp_to(E, x->v.poll);
+		CASE("RAX lent in a call", RAX_NOT_BACK);
+		e_mov(E, true, T0, REG_AX);
+		RAW("\x9f");
+		site(x, 5);
+		e_call_m(E, HOST_RSP, FN(LITE_JIT_EMULATE));
+		CASE("RAX lent and its copy gone", "RAX is used while it is lent");
+		e_mov(E, true, T0, REG_AX);
+		RAW("\x9f");
+		address(x);
+		e_mov(E, true, REG_AX, T0);
+		CASE("RAX lent on one of two ways", RAX_NOT_BACK);
+		e_mov(E, true, T0, REG_AX);
+		field = e_jcc(E, CC_E);
+		RAW("\x9f");
+		e_here(E, field);
+		CASE("RAX from a copy that is old is another's", NULL);
+		e_mov(E, true, T0, REG_AX);
+		RAW("\x48\xff\xc0\x9f"); /* inc rax; lahf */
 		CASE("a copy of RCX that is old", NOT_KEPT);
 		lend(x);
 		RAW("\x48\xff\xc1"); /* inc rcx */
@@ -958,13 +987,13 @@ static bool body(struct code *x, unsigned n)
 		x->v.mode = LITE_MODE_TEXT;
 		e_store_imm(E, false, HOST_RSP, VCPU(vpage), 0x1000);
 		CASE("the jump cache without an index", "the jump cache without an index for it");
-		e_mov(E, true, T2, REG_CX);
+		address(x);
 		e_mov(E, true, T1, REG_AX);
-		e_op_mx(E, true, 0x8b, REG_CX, HOST_RSP, T1, 3, minus());
+		e_op_mx(E, true, 0x3b, T0, HOST_RSP, T1, 3, jump_va());
 		CASE("the jump cache for something else", "a use of the jump cache that is none");
 		address(x);
 		jump_index(x, T0);
-		e_op_mx(E, true, 0x8b, REG_AX, HOST_RSP, T1, 3, minus());
+		e_op_mx(E, true, 0x8b, REG_AX, HOST_RSP, T1, 3, jump_va());
 
 		/* Kinds of instructions and addresses. */
 		CASE("GS", "GS, but not with the guest's registers");
@@ -1633,7 +1662,7 @@ static bool build(struct code *x, unsigned n, unsigned view)
 	memset(x, 0, sizeof(*x));
 	user = view;
 	x->e = (struct lite_emit){ x->bytes, x->bytes + BYTES, 0, false };
-	x->v = (struct jit_verify){ .code = x->bytes, .is_block = true, .fpu_usable = FPU_ALL, .jump_miss = x->bytes + BYTES + 8, .poll = x->bytes + BYTES + 16 };
+	x->v = (struct jit_verify){ .code = x->bytes, .is_block = true, .fpu_usable = FPU_ALL, .jump_miss = x->bytes + BYTES + 8, .poll = x->bytes + BYTES + 16, .poll_kept = x->bytes + BYTES + 24 };
 	x->v.insns = &x->insn;
 	x->v.n = 1;
 	x->v.view = view;
@@ -1671,6 +1700,28 @@ static void verdict(struct code *x)
 		tap_diag("%s at 0x%x", why ? why : "it is let through", x->v.at);
 }
 
+/* A block in two pieces, the end for the dead in the second; @jump: the first does not end by itself. */
+static void two_pieces(struct code *x, bool jump, const char *name, const char *why)
+{
+	u8 *end;
+
+	build(x, 0, 0);
+	x->name = name;
+	x->why = why;
+	E->p = x->bytes + x->v.direct + 8;
+	if (jump)
+		e_jmp_to(E, x->bytes + BYTES - 64);
+	else
+		RAW("\x48\xff\xc0"); /* inc rax */
+	end = E->p;
+	x->v.cold = E->p = x->bytes + BYTES - 64;
+	site(x, 5);
+	e_call_m(E, HOST_RSP, FN(LITE_JIT_DEAD));
+	x->v.cold_size = (u32)(E->p - x->v.cold);
+	x->v.size = x->v.dead = (u32)(end - x->bytes);
+	verdict(x);
+}
+
 /* What is wrong with the entries, and what a link becomes. */
 static void others(struct code *x)
 {
@@ -1702,6 +1753,8 @@ static void others(struct code *x)
 	memset(E->p, 0x90, x->v.direct - (u32)(E->p - x->bytes));
 	verdict(x);
 
+	two_pieces(x, true, "a block in two pieces", NULL);
+	two_pieces(x, false, "a piece that goes on where none is", ELSEWHERE);
 	build(x, 0, 0);
 	x->name = "a jump with a poll";
 	x->why = NULL;
