@@ -29,6 +29,9 @@ u32 lite_jit_mode(const struct lite_vcpu *c)
 
 	if (c->code_mode != X86_MODE_LONG && c->code_mode != (X86_MODE_PROT32 | LITE_MODE_FLAT))
 		return 0;
+	/* Nobody is there; so what is not the user is CPL 0, to which all is allowed. */
+	if (unlikely(s->cpl == 1 || s->cpl == 2))
+		return 0;
 	return c->code_mode | LITE_MODE_JIT | (s->cpl == 3 ? LITE_MODE_USER : 0) | c->fpu_usable << LITE_MODE_FPU_SHIFT |
 	       (c->code_mode != X86_MODE_LONG ? 0 : s->cpl != 3 ? (lite_text_sure(c) ? LITE_MODE_TEXT : 0) : c->window_gen == c->gen ? c->window_mode : 0);
 }

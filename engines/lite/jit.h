@@ -73,6 +73,11 @@ static inline s32 jit_hosts(unsigned view, bool write)
 	return jit_tags(view, write) + (s32)offsetof(struct lite_tlb_page, host);
 }
 
+static inline s32 jit_seg_base(unsigned seg)
+{
+	return VCPU(vcpu.x86.seg) + (s32)(seg * sizeof(struct x86_segment) + offsetof(struct x86_segment, base));
+}
+
 /* The guest registers that are not in a host register of their own. */
 static inline bool jit_displaced(unsigned gpr)
 {
@@ -230,11 +235,12 @@ struct jit_cold {
 	u16 size;
 	bool write, flags, t2_busy, group;
 	bool kept; /* jit_block.kept */
+	const void *given; /* COLD_FAST */
 	bool masked; /* lite_faults_itself(): the emulator decides. Groups: a read before the first store */
 	u16 off;
 	s32 target;
 };
-enum jit_cold_kind { COLD_MISS, COLD_LINK, COLD_FAR, COLD_SLOT, COLD_ALONE };
+enum jit_cold_kind { COLD_MISS, COLD_LINK, COLD_FAR, COLD_SLOT, COLD_ALONE, COLD_FAST };
 
 #define JIT_MAX_COLD (JIT_MAX_INSNS * 3 + 8)
 

@@ -30,6 +30,58 @@ static void call_with(struct jit_block *b, enum lite_jit_fn fn, const void *give
 	call_end(b, fn, b->cur->off);
 }
 
+/*
+ * Those that system calls and locks are made of, where they are what they are at CPL 0 in 64-bit mode. @f is what does it when there is more to it:
+ * somebody wants the vCPU, or waits for IF. False: flags are in the way.
+ */
+static bool inline_system(struct jit_block *b, const struct jit_fast *f)
+{
+	s32 rflags = VCPU(vcpu.x86.rflags);
+	struct jit_cold *busy, *waits;
+	struct lite_emit *e = &b->e;
+	u8 *done;
+
+	if (b->is32 || b->view || b->lvm->no_links || b->checked)
+		return false;
+	switch (b->cur->insn.mnemonic) {
+	case MN_SWAPGS:
+		e_load(e, true, T0, HOST_RSP, jit_seg_base(SEG_GS));
+		e_load(e, true, T1, HOST_RSP, VCPU(vcpu.x86.kernel_gs_base));
+		e_store(e, true, T1, HOST_RSP, jit_seg_base(SEG_GS));
+		e_store(e, true, T0, HOST_RSP, VCPU(vcpu.x86.kernel_gs_base));
+		return true;
+	case MN_CLI:
+		if (b->cur->live)
+			return false;
+		e_op_m(e, false, 0x81, 4, HOST_RSP, rflags); /* and dword, imm32 */
+		e_u32(e, ~(u32)RFLAGS_IF);
+		return true;
+	case MN_STI:
+		if (b->cur->live)
+			return false;
+		e_op_m(e, false, 0x83, 7, HOST_RSP, VCPU(budget)); /* cmp dword, 0 */
+		e_u8(e, 0);
+		busy = jit_cold(b, COLD_FAST, e_jcc(e, CC_S));
+		e_op_m(e, false, 0x80, 7, HOST_RSP, VCPU(window_irq)); /* cmp byte, 0 */
+		e_u8(e, 0);
+		waits = jit_cold(b, COLD_FAST, e_jcc(e, CC_NE));
+		e_op_m(e, false, 0xf7, 0, HOST_RSP, rflags); /* test dword, imm32 */
+		e_u32(e, RFLAGS_IF);
+		done = e_jcc(e, CC_NE);
+		e_op_m(e, false, 0x81, 1, HOST_RSP, rflags); /* or dword, imm32 */
+		e_u32(e, RFLAGS_IF);
+		address_of(b, T0, b->cur->off + b->cur->insn.len);
+		e_store(e, true, T0, HOST_RSP, VCPU(sti_rip));
+		e_here(e, done);
+		b->cur->given = busy->given = waits->given = f;
+		b->cur->fn = LITE_JIT_FAST;
+		busy->back = waits->back = e->p;
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* One that system.h knows: the block goes on behind it when it can. */
 static bool system_insn(struct jit_block *b)
 {
@@ -45,8 +97,10 @@ static bool system_insn(struct jit_block *b)
 	f->fn = fn;
 	f->after = after;
 	f->insn = b->cur->insn;
-	b->sites[b->nsites - 1].guest |= JIT_SITE_EMULATED;
-	call_with(b, LITE_JIT_FAST, f);
+	if (!inline_system(b, f)) {
+		b->sites[b->nsites - 1].guest |= JIT_SITE_EMULATED;
+		call_with(b, LITE_JIT_FAST, f);
+	}
 	b->ended = after & (LITE_AFTER_CPL | LITE_AFTER_ALL);
 	if (b->group.key.seg)
 		jit_group_end(b); /* it may have changed the segment's base */
@@ -149,6 +203,12 @@ void jit_emit_cold(struct jit_block *b, const struct jit_cold *cold)
 {
 	u8 *field = cold->from;
 
+	if (cold->kind == COLD_FAST) {
+		e_mov_imm64(&b->e, T0, (u64)(uintptr_t)cold->given);
+		call_end(b, LITE_JIT_FAST, cold->off);
+		e_jmp_to(&b->e, cold->back);
+		return;
+	}
 	if (cold->kind == COLD_LINK && (cold->target < 0 || cold->target >= 4096)) {
 		if (!enter_page(b, cold->target)) {
 			goto_other_page(b, cold->target, false);

@@ -43,11 +43,6 @@
 #include "engines/lite/jit.h"
 #include "engines/lite/window.h"
 
-static s32 seg_base(unsigned seg)
-{
-	return VCPU(vcpu.x86.seg) + (s32)(seg * sizeof(struct x86_segment) + offsetof(struct x86_segment, base));
-}
-
 bool jit_known_address(const struct jit_block *b, s64 off, s32 *imm)
 {
 	s64 va = (s64)b->va + off;
@@ -82,7 +77,7 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 			e_lea(e, w, out, T0, disp);
 		}
 	} else if (base == INSN_REG_NONE && index == INSN_REG_NONE && seg && w && disp == (s32)disp) {
-		e_load(e, true, T0, HOST_RSP, seg_base(m->seg));
+		e_load(e, true, T0, HOST_RSP, jit_seg_base(m->seg));
 		e_lea(e, true, to, T0, (s32)disp);
 		return true;
 	} else if (base == INSN_REG_NONE && index == INSN_REG_NONE) {
@@ -119,7 +114,7 @@ bool jit_ea(struct jit_block *b, const struct insn *insn, unsigned to, bool w, b
 		}
 	}
 	if (seg) {
-		e_load(e, true, T1, HOST_RSP, seg_base(m->seg));
+		e_load(e, true, T1, HOST_RSP, jit_seg_base(m->seg));
 		e_op_mx(e, !b->is32, 0x8d, to, T0, T1, 0, 0);
 	}
 	return true;

@@ -497,7 +497,23 @@ static const struct {
 	{ VCPU(jit.code_fl), 2, OPA_RW },
 	{ VCPU(vcpu.x86.seg[SEG_FS].base), 8, OPA_READ },
 	{ VCPU(vcpu.x86.seg[SEG_GS].base), 8, OPA_READ },
+	{ VCPU(window_irq), 1, OPA_READ },
 };
+
+/* Those of SWAPGS, CLI and STI at CPL 0: what the guest could have there anyway. */
+static bool is_system_field(const struct insn *insn)
+{
+	s64 at = insn->mem.disp;
+
+	if (at == VCPU(vcpu.x86.seg[SEG_GS].base) || at == VCPU(vcpu.x86.kernel_gs_base))
+		return insn->mnemonic == MN_MOV && insn->mem.size == 8;
+	if (at == VCPU(sti_rip))
+		return insn->mnemonic == MN_MOV && insn->mem.size == 8 && insn->mem.access == OPA_WRITE;
+	if (at != VCPU(vcpu.x86.rflags) || insn->mem.size != 4 || insn->op[1].kind != OPK_IMM)
+		return false;
+	return insn->mnemonic == MN_AND ? (u32)insn->imm == ~(u32)RFLAGS_IF :
+	       (insn->mnemonic == MN_OR || insn->mnemonic == MN_TEST) && (u32)insn->imm == RFLAGS_IF;
+}
 
 /* jit.sum: T0 and a size, to be shifted by a lent RCX. */
 static const char *sum(struct walk *x, struct known *k)
@@ -620,6 +636,10 @@ static const char *field(struct walk *x, struct known *k, bool *done)
 			k->home = from;
 			k->added = 0;
 		}
+		return NULL;
+	}
+	if (!x->v->view && is_system_field(insn)) {
+		*done = false;
 		return NULL;
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(fields); i++) {
