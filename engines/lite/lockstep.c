@@ -345,9 +345,11 @@ bool lite_lockstep_run(struct lite_vcpu *c)
 	memcpy(got.gpr, c->vcpu.x86.gpr, sizeof(got.gpr));
 	got.rip = c->vcpu.x86.rip;
 	got.rflags = c->vcpu.x86.rflags;
-	/* It met what it leaves to the emulator (an access across pages, say) at once. */
-	if (got.rip == k->boundary[0].rip && !memcmp(got.gpr, k->boundary[0].gpr, sizeof(got.gpr)))
+	/* It met what it leaves to the emulator (an access across pages, say) at once, or that it is not what the code is: then other flags are needed. */
+	if (got.rip == k->boundary[0].rip && !memcmp(got.gpr, k->boundary[0].gpr, sizeof(got.gpr))) {
+		put_back(c, &k->boundary[0]);
 		goto interpreter;
+	}
 	/* A loop's head may stand at both ends. */
 	for (unsigned i = 0; i < k->n; i++)
 		if (k->boundary[i].rip == got.rip && (!want || !memcmp(k->boundary[i].gpr, got.gpr, sizeof(got.gpr))))
