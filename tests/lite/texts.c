@@ -41,6 +41,11 @@ TEXT_GUEST(stores, "xor eax, eax\n 1: mov [r9], ecx\n call 0b + 0x201000\n call 
 /* F is where it is. */
 TEXT_GUEST(where, "mov ecx, 50\n 1: call 0b + 0x3000\n dec ecx\n jnz 1b\n int 0x80");
 GUEST(here, "lea rax, [rip]\n ret");
+/* Flags for what is called, here and by a register, and from it; memory is gone to in between, which must not cost them. */
+TEXT_GUEST(flags, "xor eax, eax\n 1: stc\n push rax\n call 0b + 0x201000\n call 0b + 0x3000\n pop rdx\n adc eax, 0\n stc\n push rax\n call r9\n pop rdx\n"
+		  "dec ecx\n jnz 1b\n int 0x80");
+GUEST(takes, "mov rdx, [rsp]\n adc eax, 0x100\n ret");
+GUEST(gives, "push rax\n stc\n pop rdx\n mov [rsp - 8], rdx\n ret");
 /* F until [R8] is not 0, then G. */
 TEXT_GUEST(waits, "1: call 0b + 0x3000\n cmp dword ptr [r8], 0\n je 1b\n xor eax, eax\n 2: call 0b + 0x201000\n dec ecx\n jnz 2b\n int 0x80");
 /*
@@ -185,6 +190,20 @@ static void patches(void)
 	is(0, "what the client wrote", rig_go(&r, 0), 10 * 0x10001);
 }
 
+static void flags(void)
+{
+	struct kvm_regs *k;
+
+	begin();
+	RIG_LOAD(&r, X, flags);
+	RIG_LOAD(&r, Y + FAR_G - LARGE, takes);
+	RIG_LOAD(&r, X + NEAR_F, gives);
+	k = set(0, TEXT);
+	k->rcx = 60;
+	k->r9 = TEXT + FAR_G;
+	is(0, "flags for what is called, and from it", rig_go(&r, 0), 60 * 0x203);
+}
+
 static void twice(void)
 {
 	begin();
@@ -290,6 +309,7 @@ int main(void)
 	if (!rig_make(&r, 2))
 		return tap_end();
 	patches();
+	flags();
 	twice();
 	two_vcpus();
 	rig_free(&r);
