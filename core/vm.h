@@ -124,6 +124,7 @@ struct vm {
 	bool exception_payload, guest_smm, triple_fault_event, exit_on_emulation_failure;
 	u64 hypercall_exit_mask;
 	bool platform_info_hidden;	/* KVM_CAP_MSR_PLATFORM_INFO off: a guest's read is #GP */
+	struct hv_vm *hyperv;		/* (i) core/x86/hyperv */
 	struct msr_filter *msr_filter;	/* (s) core/x86/msr.c */
 	u32 msr_filter_generation;	/* (a) counts its changes */
 	struct vm_stats *stats;		/* (a) in stats_area */

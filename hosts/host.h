@@ -281,6 +281,9 @@ int host_shrinker_start(struct host_shrinker *s, const char *name, unsigned long
 			unsigned long (*scan)(struct host_shrinker *s, unsigned long nr));
 void host_shrinker_stop(struct host_shrinker *s);
 
+/** Whether logical processors of the host may be threads of one core. */
+bool host_smt_possible(void);
+
 /* The processor below: hosts/kernel only. */
 
 unsigned host_cpu(void);	 /* the one that runs this, preemption off */

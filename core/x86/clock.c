@@ -5,6 +5,7 @@
 
 #include <linux/kvm_para.h>
 
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/irqchip.h"
 
 #define NSEC_PER_SEC   1000000000ULL
@@ -92,6 +93,7 @@ void clock_vm_init(struct vm *vm)
 
 static void offset_changed(struct vcpu *vcpu)
 {
+	hyperv_clock_changed(vcpu->vm);
 	vcpu_set_request(vcpu, REQ_CLOCK_UPDATE);
 	if (vcpu->lapic)
 		lapic_tsc_changed(vcpu);
@@ -329,6 +331,7 @@ int clock_ioctl_set(struct vm *vm, const struct kvm_clock_data *data)
 			clock += now - data->realtime;
 	}
 	__atomic_fetch_add(&vm->clock_offset_ns, clock - vm_kvmclock_ns(vm), __ATOMIC_SEQ_CST);
+	hyperv_clock_changed(vm);
 	vm_request_all(vm, REQ_CLOCK_UPDATE, false);
 	return 0;
 }
