@@ -74,6 +74,10 @@ struct vm {
 	bool dead;	/* (a) KVM_BUG: every later ioctl gives -EIO */
 
 	struct memslots *slots[VM_ADDRESS_SPACES];	/* (s) */
+	struct {
+		struct memslot **slot;	/* by ID, NULL: none */
+		unsigned room;
+	} slot_ids[VM_ADDRESS_SPACES];	/* slots_lock */
 	struct mmu *shadow;		/* (i) once vCPUs run: hears of writes to guest memory; NULL: nobody has to */
 	struct memslot *leaving;	/* (s) no longer among the slots, but the engine may still have translations of it */
 	bool manual_dirty_protect;	/* (m) KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */

@@ -315,7 +315,7 @@ static void identity(void)
 		       g.mem[HCALL_PAGE + 3] == 0x0f || g.mem[HCALL_PAGE + 5] == 0x0f, "with VMCALL or VMMCALL");
 	equals(wrmsr(&g, HYPERCALL, 0x10000000 | 1), GP, "one where there is no memory is #GP");
 	equals(wrmsr(&g, GUEST_OS_ID, 0), 0, "no identity any more");
-	tap_ok(reads(&g, HYPERCALL, 0), "no hypercall page either");
+	tap_ok(reads(&g, HYPERCALL, HCALL_PAGE), "no hypercall page either");
 	guest_done(&g);
 
 	/* What CPUID does not show, as the client wants it */
@@ -567,7 +567,8 @@ static void calls(void)
 	equals(hypercall(&g, 8 | 1ULL << 32, 0, 0), 3, "with a repetition is refused");
 	memset(g.mem + INPUT, 0, 4096);
 	equals(hypercall(&g, 2, INPUT, 0), 0, "a flush of no processor");
-	equals(hypercall(&g, 2, INPUT + 1, 0), 4, "input that is not aligned");
+	if (!api.plain) /* Linux takes it */
+		equals(hypercall(&g, 2, INPUT + 1, 0), 4, "input that is not aligned");
 	equals(hypercall(&g, 2, 0x10000000, 0), 3, "or not there");
 	equals(hypercall(&g, 2 | 1ULL << 32, INPUT, 0), 3, "a flush of a space has no repetitions");
 	equals(hypercall(&g, 3, INPUT, 0), 3, "one of a list has some");
@@ -581,6 +582,7 @@ static void calls(void)
 	equals(hypercall(&g, 0x13 | 1ULL << 17, INPUT, 0), 0, "a set of processors");
 	equals(hypercall(&g, 0x13, INPUT, 0), 3, "whose banks are not counted in the control word is refused");
 	put64(g.mem + INPUT + 16, 1);
+	put64(g.mem + INPUT + 24, 0);
 	equals(hypercall(&g, 0x14 | 3ULL << 32, INPUT, 0), 3LL << 32, "all, and a list");
 	put64(g.mem + INPUT + 16, 2);
 	equals(hypercall(&g, 0x13, INPUT, 0), 3, "an unknown format");
@@ -738,6 +740,7 @@ static void sources(void)
 	} route = { { 1, 0 }, { .gsi = 30, .type = KVM_IRQ_ROUTING_HV_SINT, .u.hv_sint = { .vcpu = 0, .sint = 4 } } };
 	struct kvm_irqfd irqfd = { .fd = eventfd(0, EFD_CLOEXEC), .gsi = 30, .flags = KVM_IRQFD_FLAG_RESAMPLE,
 				   .resamplefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
+	struct kvm_irq_level level = { .irq = 30, .level = 1 };
 	uint64_t one = 1, count = 0, v;
 	struct kvm_regs regs;
 	struct guest g;
@@ -770,7 +773,9 @@ static void sources(void)
 	equals(wrmsr(&g, SINT(4), 0x61), 0, "vector 61h");
 
 	route.e.u.hv_sint.sint = 16;
-	refuses(EINVAL, api.ioctl(g.vm, KVM_SET_GSI_ROUTING, &route), "a route to a source that is not there is refused");
+	accepts(api.ioctl(g.vm, KVM_SET_GSI_ROUTING, &route), "a line leads to a source that is not there");
+	equals(api.ioctl(g.vm, KVM_IRQ_LINE_STATUS, &level), 0, "it is raised");
+	equals((int)level.status, -1, "and that reaches nobody");
 	route.e.u.hv_sint.sint = 4;
 	accepts(api.ioctl(g.vm, KVM_SET_GSI_ROUTING, &route), "a line leads to the source");
 	accepts(api.ioctl(g.vm, KVM_IRQFD, &irqfd), "an irqfd moves it");
@@ -784,9 +789,9 @@ static void sources(void)
 	tap_ok(write(irqfd.fd, &one, 8) == 8, "it is raised");
 	equals(wait_interrupt(&g), 0x62, "the interrupt arrives");
 	equals(in_service(&g), -1, "and is not in service");
-	tap_ok(read(irqfd.resamplefd, &count, 8) == 8 && count == 1, "the client hears of it at once");
-	equals(wrmsr(&g, EOM, 0), 0, "EOM");
-	tap_ok(read(irqfd.resamplefd, &count, 8) == 8, "is an acknowledgement too");
+	tap_ok(read(irqfd.resamplefd, &count, 8) < 0, "the client does not hear of it");
+	equals(wrmsr(&g, EOM, 0), 0, "before EOM");
+	tap_ok(read(irqfd.resamplefd, &count, 8) == 8, "which is an acknowledgement too");
 	guest_done(&g);
 	close(irqfd.fd);
 	close(irqfd.resamplefd);
@@ -812,7 +817,7 @@ static void timers(void)
 		return;
 	lapic_on(&g);
 	slot = g.mem + MESSAGES + 2 * 256;
-	equals(rdmsr(&g, STIMER_CONFIG(0), &v), GP, "without a SynIC there are no timers");
+	equals(wrmsr(&g, STIMER_CONFIG(0), 0x20000), GP, "without a SynIC there are no timers");
 	accepts(enable(g.vcpu, KVM_CAP_HYPERV_SYNIC2, 0), "a SynIC");
 	/* Direct, once */
 	equals(wrmsr(&g, STIMER_CONFIG(0), 0x1000 | 0x71 << 4 | 1), 0, "a timer with vector 71h");
@@ -841,7 +846,8 @@ static void timers(void)
 	set_msr(g.vcpu, SIMP, MESSAGES | 1);
 	wrmsr(&g, SINT(2), 0x73);
 	equals(wrmsr(&g, STIMER_CONFIG(1), 1), 0, "a timer for source 0");
-	tap_ok(reads(&g, STIMER_CONFIG(1), 0), "is not enabled");
+	rdmsr(&g, STIMER_CONFIG(1), &v);
+	tap_ok(!v || (api.plain && v == 1), "is not enabled"); /* Linux: unless it was before */
 	wrmsr(&g, STIMER_CONFIG(1), 2 << 16 | 1);
 	t = now(&g) - 1;
 	equals(wrmsr(&g, STIMER_COUNT(1), t), 0, "one for source 2, at once");

@@ -423,7 +423,7 @@ static enum x86_result set_partition_msr(struct vcpu *vcpu, u32 index, u64 *stat
 	switch (index) {
 	case HV_X64_MSR_GUEST_OS_ID:
 		if (!value)
-			__atomic_store_n(&hv->hypercall, 0, __ATOMIC_RELAXED);
+			__atomic_store_n(&hv->hypercall, hv->hypercall & ~PAGE_ENABLE, __ATOMIC_RELAXED);
 		break;
 	case HV_X64_MSR_HYPERCALL: return set_hypercall(vcpu, value, from_client);
 	case HV_X64_MSR_REFERENCE_TSC:

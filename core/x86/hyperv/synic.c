@@ -71,6 +71,8 @@ int synic_set_sint(struct vm *vm, u32 vp_index, u32 sint)
 	struct vcpu *vcpu;
 	unsigned i;
 
+	if (sint >= HV_SINTS)
+		return -1;
 	vm_for_each_vcpu(i, vcpu, vm) {
 		if (__atomic_load_n(&vcpu->hyperv->vp_index, __ATOMIC_RELAXED) == vp_index)
 			return raise(vcpu, sint);
@@ -321,7 +323,8 @@ enum x86_result synic_get_msr(struct vcpu *vcpu, u32 index, u64 *value, bool fro
 {
 	struct hv_vcpu *hv = vcpu->hyperv;
 
-	if (!hv->active && !from_client)
+	/* A timer that cannot be set can be read */
+	if (!hv->active && !from_client && index < HV_X64_MSR_STIMER0_CONFIG)
 		return X86_FAULT;
 	switch (index) {
 	case HV_X64_MSR_SCONTROL: *value = hv->control; return X86_CONTINUE;

@@ -128,7 +128,7 @@ static int irq_route_check(struct vm *vm, const struct kvm_irq_routing_entry *e,
 		route->msi_data = e->u.msi.data;
 		return 0;
 	case KVM_IRQ_ROUTING_HV_SINT:
-		if (e->flags || e->u.hv_sint.sint >= HV_SINTS)
+		if (e->flags)
 			return -EINVAL;
 		route->chip = e->u.hv_sint.vcpu;
 		route->pin = e->u.hv_sint.sint;

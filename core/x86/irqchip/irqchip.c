@@ -49,9 +49,8 @@ int irqchip_ack_interrupt(struct vcpu *vcpu)
 		unsigned word = (vector / 32) * 4;
 
 		__atomic_fetch_and(&vcpu->lapic->regs[APIC_IRR / 4 + word], ~bit, __ATOMIC_SEQ_CST);
-		if (synic_auto_eoi(vcpu, vector))
-			synic_eoi(vcpu, vector);
-		else
+		/* What ends by itself is no EOI: TLFS 11.8.4 */
+		if (!synic_auto_eoi(vcpu, vector))
 			__atomic_fetch_or(&vcpu->lapic->regs[APIC_ISR / 4 + word], bit, __ATOMIC_SEQ_CST);
 		lapic_set_reg(vcpu->lapic, APIC_PPR, lapic_ppr(vcpu->lapic));
 	}
