@@ -38,13 +38,10 @@ struct scale {
 	s8 shift;
 };
 
-/* (@num << 32) / @den, @num < @den: the 128-bit division that C would make a library call of. */
+/* (@num << 32) / @den, @num < @den. */
 static u64 div_shifted(u64 num, u64 den)
 {
-	u64 q, rest;
-
-	__asm__("divq %4" : "=a"(q), "=d"(rest) : "0"(num << 32), "1"(num >> 32), "r"(den) : "cc");
-	return q;
+	return div_wide(num >> 32, num << 32, den);
 }
 
 /* Ticks of @khz to nanoseconds. */

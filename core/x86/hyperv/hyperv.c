@@ -158,15 +158,6 @@ static u64 high_product(u64 a, u64 b)
 	return (unsigned __int128)a * b >> 64;
 }
 
-/* (@num << 64) / @den, @num < @den. */
-static u64 div_shifted(u64 num, u64 den)
-{
-	u64 q, rest;
-
-	__asm__("divq %4" : "=a"(q), "=d"(rest) : "0"(0ULL), "1"(num), "r"(den) : "cc");
-	return q;
-}
-
 /* From its own scale, so that the MSR and the page are one clock. hv->lock held. */
 static u64 page_time(const struct hv_vm *hv, u64 tsc)
 {
@@ -233,7 +224,7 @@ static enum hv_tsc write_tsc_page(struct vcpu *vcpu)
 		return HV_TSC_UNUSABLE;
 	if (!clock_is_stable(vm) || vcpu->tsc_khz <= UNITS_PER_MS)
 		return HV_TSC_UNUSABLE;
-	hv->tsc_scale = page.scale = div_shifted(UNITS_PER_MS, vcpu->tsc_khz);
+	hv->tsc_scale = page.scale = div_wide(UNITS_PER_MS, 0, vcpu->tsc_khz);
 	tsc = vcpu_read_tsc(vcpu);
 	hv->tsc_offset = page.offset = vm_kvmclock_ns(vm) / UNIT_NS - high_product(tsc, page.scale);
 	/* From what stands there, for the page may have come from another host */
