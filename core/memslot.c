@@ -9,9 +9,13 @@
 #define MAX_PAGES (BIT64(31) - 1) /* of one slot, as with Linux: the bitmap's size stays within bounds */
 #define GFN_LIMIT BIT64(GPA_BITS - HOST_PAGE_SHIFT)
 
-struct memslots *memslots_alloc(unsigned count)
+static struct memslots *memslots_alloc(unsigned room)
 {
-	return host_zalloc(sizeof(struct memslots) + count * sizeof(struct memslot *));
+	struct memslots *set = host_zalloc(sizeof(*set) + room * sizeof(set->slot[0]));
+
+	if (set)
+		set->room = room;
+	return set;
 }
 
 static bool slot_has(const struct memslot *slot, u64 gfn)
@@ -163,14 +167,28 @@ static bool overlaps(const struct memslots *slots, const struct memslot *new)
 	return false;
 }
 
-/* The set without @old (or NULL) and with @new (or NULL), sorted. */
-static struct memslots *replaced(const struct memslots *slots, const struct memslot *old, struct memslot *new)
+/* A set to be filled: the spare one when it is large enough. */
+static struct memslots *take_spare(struct vm *vm, unsigned as_id, unsigned count)
 {
+	struct memslots *set = vm->spare_slots[as_id];
+
+	vm->spare_slots[as_id] = NULL;
+	if (set && set->room >= count)
+		return set;
+	host_free(set);
+	return memslots_alloc(count + count / 2);
+}
+
+/* The set without @old (or NULL) and with @new (or NULL), sorted. */
+static struct memslots *replaced(struct vm *vm, unsigned as_id, const struct memslot *old, struct memslot *new)
+{
+	const struct memslots *slots = vm->slots[as_id];
 	unsigned count = slots->count - !!old, from, to;
-	struct memslots *set = memslots_alloc(count + 1);
+	struct memslots *set = take_spare(vm, as_id, count + 1);
 
 	if (!set)
 		return NULL;
+	set->last_used = 0;
 	set->generation = slots->generation + 1;
 	set->count = count + !!new;
 	from = old ? count_below(slots, old->base_gfn) : count;
@@ -196,7 +214,7 @@ static void free_slot(struct memslot *slot, const struct memslot *successor)
 /* There is room for its ID. */
 static int publish(struct vm *vm, unsigned as_id, struct memslot *old, struct memslot *new)
 {
-	struct memslots *before = vm->slots[as_id], *after = replaced(before, old, new);
+	struct memslots *before = vm->slots[as_id], *after = replaced(vm, as_id, old, new);
 
 	if (!after)
 		return -ENOMEM;
@@ -207,7 +225,7 @@ static int publish(struct vm *vm, unsigned as_id, struct memslot *old, struct me
 		vm->engine->slot_flush(vm, old);
 	__atomic_store_n(&vm->leaving, NULL, __ATOMIC_RELEASE);
 	vm_synchronize(vm);
-	host_free(before);
+	vm->spare_slots[as_id] = before;
 	if (old)
 		free_slot(old, new);
 	return 0;
@@ -309,6 +327,7 @@ void memslots_destroy(struct vm *vm)
 		for (i = 0; vm->slots[as] && i < vm->slots[as]->count; i++)
 			free_slot(vm->slots[as]->slot[i], NULL);
 		host_free(vm->slots[as]);
+		host_free(vm->spare_slots[as]);
 		host_free(vm->slot_ids[as].slot);
 		vm->slots[as] = NULL;
 	}

@@ -38,6 +38,7 @@ struct memslot {
 struct memslots {
 	u64 generation;
 	unsigned count;
+	unsigned room;			/* (i) of slot[] */
 	unsigned last_used;		/* (a) a hint for memslot_find() */
 	struct memslot *slot[];		/* sorted by base_gfn */
 };
@@ -74,6 +75,7 @@ struct vm {
 	bool dead;	/* (a) KVM_BUG: every later ioctl gives -EIO */
 
 	struct memslots *slots[VM_ADDRESS_SPACES];	/* (s) */
+	struct memslots *spare_slots[VM_ADDRESS_SPACES]; /* slots_lock: the set before, for the one to come; may be NULL */
 	struct {
 		struct memslot **slot;	/* by ID, NULL: none */
 		unsigned room;

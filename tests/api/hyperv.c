@@ -897,8 +897,9 @@ static void *run_second(void *arg)
 	do
 		r = api.ioctl(s->vcpu, KVM_RUN, 0UL);
 	while (r < 0 && (errno == EINTR || errno == EAGAIN));
-	s->result = r < 0 ? -errno : s->run->exit_reason == KVM_EXIT_IO ? *((uint8_t *)s->run + s->run->io.data_offset) :
-								     1000 + (int)s->run->exit_reason;
+	r = r < 0 ? errno + 2000 : s->run->exit_reason == KVM_EXIT_IO ? *((uint8_t *)s->run + s->run->io.data_offset) :
+								   1000 + (int)s->run->exit_reason;
+	__atomic_store_n(&s->result, r, __ATOMIC_RELEASE);
 	return NULL;
 }
 
@@ -1009,6 +1010,67 @@ static void flushes(void)
 	guest_done(&g);
 }
 
+/* What two processors and the client do at the same time: the processors wait for each other's flushes, but not for ever. */
+static void together(void)
+{
+	static const uint8_t head[] = {
+		0x41, 0xbc, 0xd0, 0x07, 0x00, 0x00,	    /* mov r12d, 2000 */
+		0xb9, 0x20, 0x00, 0x00, 0x40, 0x0f, 0x32,   /* again: mov ecx, 0x40000020; rdmsr */
+		0xb9, 0x5d, 0x00, 0x01, 0x00,		    /* mov ecx, 0x1005d: an event */
+		0xba, 0x23, 0x01, 0x00, 0x00, 0x45, 0x31, 0xc0, /* mov edx, 0x123; xor r8d, r8d */
+	}, middle[] = {
+		0xb9, 0x02, 0x00, 0x01, 0x00,		    /* mov ecx, 0x10002: a flush */
+		0x31, 0xd2, 0x41, 0xb8, 0x01, 0x00, 0x00, 0x00, /* xor edx, edx; mov r8d, 1 */
+	}, end[] = { 0x41, 0xff, 0xcc, 0x75, (uint8_t)-44, 0xe6, 0x80 }; /* dec r12d; jnz again; out 0x80, al */
+	struct kvm_hyperv_eventfd e = { .conn_id = 0x123 };
+	struct kvm_clock_data clock = { 0 };
+	struct {
+		struct kvm_irq_routing head;
+		struct kvm_irq_routing_entry e;
+	} route = { { 1, 0 }, { .gsi = 30, .type = KVM_IRQ_ROUTING_HV_SINT, .u.hv_sint = { .vcpu = 0, .sint = 4 } } };
+	struct kvm_regs regs = { .rip = 0x2000, .rsp = STACK - 0x800, .rflags = 2 };
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), rounds = 0, bad = 0;
+	uint8_t code[64], *at = code;
+	struct second s = { 0 }, first;
+	pthread_t threads[2];
+	struct guest g;
+
+	if (!hv_init(&g, NULL) || !start_second(&s, &g, "\xf4", 1) || !hypercalls_on(&g))
+		return;
+	wrmsr(&g, REFERENCE_TSC, TSC_PAGE | 1);
+	memcpy(at, head, sizeof(head));
+	memcpy(at += sizeof(head), g.mem + HCALL_PAGE, 3);
+	memcpy(at += 3, middle, sizeof(middle));
+	memcpy(at += sizeof(middle), g.mem + HCALL_PAGE, 3);
+	memcpy(at += 3, end, sizeof(end));
+	memcpy(g.mem + 0x2000, code, sizeof(code));
+	first = (struct second){ .g = &g, .vcpu = g.vcpu, .run = g.run };
+	e.fd = fd;
+	api.ioctl(s.vcpu, KVM_SET_REGS, &regs);
+	api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
+	s.result = first.result = -1;
+	pthread_create(&threads[0], NULL, run_second, &first);
+	pthread_create(&threads[1], NULL, run_second, &s);
+	while (__atomic_load_n(&s.result, __ATOMIC_ACQUIRE) < 0 || __atomic_load_n(&first.result, __ATOMIC_ACQUIRE) < 0) {
+		e.flags = 0;
+		bad += api.ioctl(g.vm, KVM_HYPERV_EVENTFD, &e) != 0;
+		clock.clock += 1000000;
+		bad += api.ioctl(g.vm, KVM_SET_CLOCK, &clock) != 0;
+		bad += api.ioctl(g.vm, KVM_SET_GSI_ROUTING, &route) != 0;
+		e.flags = KVM_HYPERV_EVENTFD_DEASSIGN;
+		bad += api.ioctl(g.vm, KVM_HYPERV_EVENTFD, &e) != 0;
+		rounds++;
+	}
+	pthread_join(threads[0], NULL);
+	pthread_join(threads[1], NULL);
+	tap_ok(s.result < 256 && first.result < 256, "two processors read the time, signal events, and flush each other 2000 times: %d, %d", s.result,
+	       first.result);
+	equals(bad, 0, "while the client takes eventfds, the clock and routes away and back");
+	tap_diag("%d times", rounds);
+	guest_done(&g);
+	close(fd);
+}
+
 const struct api_case api_cases[] = {
 	{ "leaves", leaves },
 	{ "identity", identity },
@@ -1023,5 +1085,6 @@ const struct api_case api_cases[] = {
 	{ "timers", timers },
 	{ "ipis", ipis },
 	{ "flushes", flushes },
+	{ "together", together },
 	{ NULL, NULL },
 };
