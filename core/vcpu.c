@@ -367,6 +367,7 @@ static const struct host_file_ops vcpu_ops = {
 	.name = "kvm-vcpu",
 	.ioctl = vcpu_ioctl,
 	.mmap = vcpu_mmap,
+	.shared_from = KVM_DIRTY_LOG_PAGE_OFFSET,
 	.backing = vcpu_backing,
 	.release = vcpu_release,
 };

@@ -197,7 +197,7 @@ static enum hv_status flush(struct call *c, bool ex, bool list)
 		target_mask(c, head[2]);
 	if (status || !has_targets(c))
 		return status;
-	c->vcpu->vm->stats->remote_tlb_flush++;
+	__atomic_fetch_add(&c->vcpu->vm->stats->remote_tlb_flush, 1, __ATOMIC_RELAXED);
 	vm_request_some(c->vcpu->vm, REQ_TLB_GUEST, c->targets);
 	/* The guest goes on when all of them have left their code */
 	for (unsigned i = 0; i < ARRAY_SIZE(c->targets); i++)
