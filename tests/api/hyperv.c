@@ -839,6 +839,8 @@ static void timers(void)
 	tap_ok(reads(&g, STIMER_CONFIG(0), 0x172b), "and it stays enabled");
 	equals(wrmsr(&g, STIMER_COUNT(0), 0), 0, "a count of 0");
 	tap_ok(reads(&g, STIMER_CONFIG(0), 0x172a), "ends it");
+	wrmsr(&g, STIMER_CONFIG(3), 0x1000 | 0x74 << 4 | 8 | 2);
+	equals(wrmsr(&g, STIMER_COUNT(3), ~0ULL), 0, "a period without end");
 	/* What came before that may still be in the APIC */
 	while (in_service(&g) >= 0)
 		wrmsr(&g, EOI, 0);

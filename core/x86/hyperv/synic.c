@@ -26,7 +26,8 @@
 #define STIMER_SINT(c)	   ((c) >> 16 & 0xf)
 #define STIMER_WRITABLE	   (0xf0000ULL | MASK64(12, 0))
 /* In units of 100 ns: a guest may not keep a host CPU busy with its own timer. */
-#define STIMER_MIN_PERIOD 1000
+#define STIMER_MIN_PERIOD 1000ULL
+#define STIMER_MAX_PERIOD BIT64(62) /* so that sums do not wrap */
 
 #define MESSAGE_TIMER_EXPIRED 0x80000010
 #define MESSAGE_PENDING	      1
@@ -183,7 +184,7 @@ static void stimer_arm(struct hv_stimer *s, u64 now)
 
 static u64 stimer_period(const struct hv_stimer *s)
 {
-	return MAX(s->count, (u64)STIMER_MIN_PERIOD);
+	return MIN(MAX(s->count, STIMER_MIN_PERIOD), STIMER_MAX_PERIOD);
 }
 
 static void stimer_start(struct hv_stimer *s)
