@@ -256,8 +256,8 @@ static inline void vcpu_request_kick(struct vcpu *vcpu, enum vcpu_request req)
 }
 /** Sends @req to all vCPUs and, with @wait, returns when each has left guest code since. Never with a vcpu->mutex whose vCPU is in guest. */
 void vm_request_all(struct vm *vm, enum vcpu_request req, bool wait);
-/** The same in two steps for the vCPUs whose bits, by index, are set in @which (NULL: all). The second waits for those of the first, and for
- *  none that has left guest code since. */
+/** The same in two steps for the vCPUs whose bits, by index, are set in @which (NULL: all). The second waits for those that have not left
+ *  guest code since the first. */
 void vm_request_some(struct vm *vm, enum vcpu_request req, const u64 *which);
 void vm_wait_left(struct vm *vm, const u64 *which);
 /**

@@ -43,8 +43,8 @@
 enum { UD = 6, GP = 13 };
 
 /* Where things are in the guest's memory of 64 pages. */
-enum { CODE = 0x1000, STACK = 0x3000, IDT = 0x4000, STUBS = 0x5000, TABLES = 0x6000, GDT = 0x9000, TSS = 0xb000, INPUT = 0x10000, HCALL_PAGE = 0x12000,
-       TSC_PAGE = 0x13000, MESSAGES = 0x14000, EVENTS = 0x15000, ASSIST = 0x16000, PAGES = 64 };
+enum { CODE = 0x1000, STACK = 0x3000, IDT = 0x4000, STUBS = 0x5000, TABLES = 0x6000, GDT = 0x9000, TSS = 0xb000, INPUT = 0x10000,
+       HCALL_PAGE = 0x12000, TSC_PAGE = 0x13000, MESSAGES = 0x14000, EVENTS = 0x15000, ASSIST = 0x16000, PAGES = 64 };
 
 struct cpuid {
 	struct kvm_cpuid2 head;
@@ -545,7 +545,8 @@ static int64_t hypercall(struct guest *g, uint64_t control, uint64_t input, uint
 
 static bool hypercalls_on(struct guest *g)
 {
-	return equals(wrmsr(g, GUEST_OS_ID, OS_ID), 0, "an identity") && equals(wrmsr(g, HYPERCALL, HCALL_PAGE | 1), 0, "a hypercall page") &&
+	return equals(wrmsr(g, GUEST_OS_ID, OS_ID), 0, "an identity") &&
+	       equals(wrmsr(g, HYPERCALL, HCALL_PAGE | 1), 0, "a hypercall page") &&
 	       /* Linux puts something before it when it serves Xen too */
 	       (g->mem[HCALL_PAGE] == 0x0f || (memmove(g->mem + HCALL_PAGE, g->mem + HCALL_PAGE + 5, 4), true));
 }
@@ -1065,8 +1066,8 @@ static void together(void)
 	}
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
-	tap_ok(s.result < 256 && first.result < 256, "two processors read the time, signal events, and flush each other 2000 times: %d, %d", s.result,
-	       first.result);
+	tap_ok(s.result < 256 && first.result < 256, "two processors read the time, signal events, and flush each other 2000 times: %d, %d",
+	       s.result, first.result);
 	equals(bad, 0, "while the client takes eventfds, the clock and routes away and back");
 	tap_diag("%d times", rounds);
 	guest_done(&g);
