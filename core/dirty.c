@@ -119,7 +119,7 @@ static void protect(struct vm *vm, u32 id, u64 offset, u64 mask)
 
 	if (as >= VM_ADDRESS_SPACES || !mask)
 		return;
-	slot = memslot_by_id(vm->slots[as], id & 0xffff);
+	slot = memslot_by_id(vm, as, id & 0xffff);
 	if (!slot || offset >= slot->npages)
 		return;
 	if (slot->npages - offset < 64)
@@ -206,7 +206,7 @@ static struct memslot *logged_slot(struct vm *vm, u32 id, int *error)
 	if (as >= VM_ADDRESS_SPACES || (id & 0xffff) >= VM_MEM_SLOTS)
 		return NULL;
 	*error = -ENOENT;
-	slot = memslot_by_id(vm->slots[as], id & 0xffff);
+	slot = memslot_by_id(vm, as, id & 0xffff);
 	return slot && slot->dirty_bitmap ? slot : NULL;
 }
 

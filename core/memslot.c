@@ -9,9 +9,13 @@
 #define MAX_PAGES (BIT64(31) - 1) /* of one slot, as with Linux: the bitmap's size stays within bounds */
 #define GFN_LIMIT BIT64(GPA_BITS - HOST_PAGE_SHIFT)
 
-struct memslots *memslots_alloc(unsigned count)
+static struct memslots *memslots_alloc(unsigned room)
 {
-	return host_zalloc(sizeof(struct memslots) + count * sizeof(struct memslot *));
+	struct memslots *set = host_zalloc(sizeof(*set) + room * sizeof(set->slot[0]));
+
+	if (set)
+		set->room = room;
+	return set;
 }
 
 static bool slot_has(const struct memslot *slot, u64 gfn)
@@ -41,14 +45,9 @@ struct memslot *memslot_find(struct memslots *slots, u64 gfn)
 	return NULL;
 }
 
-struct memslot *memslot_by_id(struct memslots *slots, unsigned id)
+struct memslot *memslot_by_id(const struct vm *vm, unsigned as_id, unsigned id)
 {
-	unsigned i;
-
-	for (i = 0; i < slots->count; i++)
-		if (slots->slot[i]->id == id)
-			return slots->slot[i];
-	return NULL;
+	return id < vm->slot_ids[as_id].room ? vm->slot_ids[as_id].slot[id] : NULL;
 }
 
 u64 vm_gpa_to_hva(struct vm *vm, unsigned as_id, u64 gpa, struct memslot **found)
@@ -117,40 +116,91 @@ int vm_cmpxchg_guest(struct vm *vm, struct vcpu *vcpu, unsigned as_id, u64 gpa, 
 
 /* ---- changes, under vm->slots_lock --------------------------------------------------------------------------- */
 
+/* Room for @id in the table by ID: 0, -ENOMEM. */
+static int id_room(struct vm *vm, unsigned as_id, unsigned id)
+{
+	unsigned room = vm->slot_ids[as_id].room, more = MAX(room, 32U);
+	struct memslot **slot;
+
+	if (id < room)
+		return 0;
+	while (more <= id)
+		more *= 2;
+	slot = host_zalloc(more * sizeof(*slot));
+	if (!slot)
+		return -ENOMEM;
+	if (room)
+		memcpy(slot, vm->slot_ids[as_id].slot, room * sizeof(*slot));
+	host_free(vm->slot_ids[as_id].slot);
+	vm->slot_ids[as_id].slot = slot;
+	vm->slot_ids[as_id].room = more;
+	return 0;
+}
+
+/* How many begin below @gfn. */
+static unsigned count_below(const struct memslots *slots, u64 gfn)
+{
+	unsigned low = 0, high = slots->count;
+
+	while (low < high) {
+		unsigned mid = low + (high - low) / 2;
+
+		if (slots->slot[mid]->base_gfn < gfn)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
 static bool overlaps(const struct memslots *slots, const struct memslot *new)
 {
-	unsigned i;
+	unsigned i = count_below(slots, new->base_gfn);
 
-	for (i = 0; i < slots->count; i++) {
+	/* They do not overlap each other: of those below only the last can reach so far */
+	for (i -= i > 0; i < slots->count && slots->slot[i]->base_gfn < new->base_gfn + new->npages; i++) {
 		const struct memslot *s = slots->slot[i];
 
-		if (s->id != new->id && s->base_gfn < new->base_gfn + new->npages &&
-		    new->base_gfn < s->base_gfn + s->npages)
+		if (s->id != new->id && new->base_gfn < s->base_gfn + s->npages)
 			return true;
 	}
 	return false;
 }
 
-/* The set without @old (or NULL) and with @new (or NULL), sorted. */
-static struct memslots *replaced(const struct memslots *slots, const struct memslot *old, struct memslot *new)
+/* A set to be filled: the spare one when it is large enough. */
+static struct memslots *take_spare(struct vm *vm, unsigned as_id, unsigned count)
 {
-	struct memslots *set = memslots_alloc(slots->count + 1);
-	unsigned i;
+	struct memslots *set = vm->spare_slots[as_id];
+
+	vm->spare_slots[as_id] = NULL;
+	if (set && set->room >= count)
+		return set;
+	host_free(set);
+	return memslots_alloc(count + count / 2);
+}
+
+/* The set without @old (or NULL) and with @new (or NULL), sorted. */
+static struct memslots *replaced(struct vm *vm, unsigned as_id, const struct memslot *old, struct memslot *new)
+{
+	const struct memslots *slots = vm->slots[as_id];
+	unsigned count = slots->count - !!old, from, to;
+	struct memslots *set = take_spare(vm, as_id, count + 1);
 
 	if (!set)
 		return NULL;
+	set->last_used = 0;
 	set->generation = slots->generation + 1;
-	for (i = 0; i < slots->count; i++) {
-		if (slots->slot[i] == old)
-			continue;
-		if (new && new->base_gfn < slots->slot[i]->base_gfn) {
-			set->slot[set->count++] = new;
-			new = NULL;
-		}
-		set->slot[set->count++] = slots->slot[i];
+	set->count = count + !!new;
+	from = old ? count_below(slots, old->base_gfn) : count;
+	memcpy(set->slot, slots->slot, from * sizeof(set->slot[0]));
+	memcpy(set->slot + from, slots->slot + from + !!old, (count - from) * sizeof(set->slot[0]));
+	if (new) {
+		to = count_below(slots, new->base_gfn);
+		if (old && from < to)
+			to--;
+		memmove(set->slot + to + 1, set->slot + to, (count - to) * sizeof(set->slot[0]));
+		set->slot[to] = new;
 	}
-	if (new)
-		set->slot[set->count++] = new;
 	return set;
 }
 
@@ -161,19 +211,21 @@ static void free_slot(struct memslot *slot, const struct memslot *successor)
 	host_free(slot);
 }
 
+/* There is room for its ID. */
 static int publish(struct vm *vm, unsigned as_id, struct memslot *old, struct memslot *new)
 {
-	struct memslots *before = vm->slots[as_id], *after = replaced(before, old, new);
+	struct memslots *before = vm->slots[as_id], *after = replaced(vm, as_id, old, new);
 
 	if (!after)
 		return -ENOMEM;
+	vm->slot_ids[as_id].slot[(old ? old : new)->id] = new;
 	__atomic_store_n(&vm->leaving, old, __ATOMIC_RELEASE);
 	__atomic_store_n(&vm->slots[as_id], after, __ATOMIC_RELEASE);
 	if (old)
 		vm->engine->slot_flush(vm, old);
 	__atomic_store_n(&vm->leaving, NULL, __ATOMIC_RELEASE);
 	vm_synchronize(vm);
-	host_free(before);
+	vm->spare_slots[as_id] = before;
 	if (old)
 		free_slot(old, new);
 	return 0;
@@ -193,7 +245,7 @@ static int check_change(const struct memslot *old, const struct memslot *new)
 static int set_slot(struct vm *vm, const struct memslot *wanted)
 {
 	struct memslots *slots = vm->slots[wanted->as_id];
-	struct memslot *old = memslot_by_id(slots, wanted->id), *new;
+	struct memslot *old = memslot_by_id(vm, wanted->as_id, wanted->id), *new;
 	int error;
 
 	if (!wanted->npages)
@@ -203,6 +255,9 @@ static int set_slot(struct vm *vm, const struct memslot *wanted)
 		return error < 0 ? error : 0;
 	if (overlaps(slots, wanted))
 		return -EEXIST;
+	error = id_room(vm, wanted->as_id, wanted->id);
+	if (error)
+		return error;
 	new = host_zalloc(sizeof(*new));
 	if (!new)
 		return -ENOMEM;
@@ -272,6 +327,8 @@ void memslots_destroy(struct vm *vm)
 		for (i = 0; vm->slots[as] && i < vm->slots[as]->count; i++)
 			free_slot(vm->slots[as]->slot[i], NULL);
 		host_free(vm->slots[as]);
+		host_free(vm->spare_slots[as]);
+		host_free(vm->slot_ids[as].slot);
 		vm->slots[as] = NULL;
 	}
 }

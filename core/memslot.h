@@ -7,8 +7,8 @@
 int memslots_init(struct vm *vm);
 /** No vCPU runs any more. Also after a failed memslots_init(). */
 void memslots_destroy(struct vm *vm);
-/** The slot numbered @id, or NULL. Under slots_lock or srcu. */
-struct memslot *memslot_by_id(struct memslots *slots, unsigned id);
+/** The slot numbered @id, or NULL. Under slots_lock. */
+struct memslot *memslot_by_id(const struct vm *vm, unsigned as_id, unsigned id);
 
 /* dirty.c */
 /** Gives @slot, not yet published, its bitmap where bitmaps are in use. 0 or -ENOMEM. */

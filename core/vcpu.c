@@ -42,21 +42,44 @@ static bool has_left_guest(struct vcpu *vcpu)
 	return __atomic_load_n(&vcpu->place, __ATOMIC_SEQ_CST) != VCPU_IN_GUEST || !vcpu_test_request(vcpu, REQ_ACK);
 }
 
-void vm_request_all(struct vm *vm, enum vcpu_request req, bool wait)
+static bool among(const u64 *which, unsigned i)
 {
-	u64 bits = BIT64(req) | (wait ? BIT64(REQ_ACK) : 0);
+	return !which || (which[i / 64] & BIT64(i % 64));
+}
+
+static void request(struct vm *vm, u64 bits, const u64 *which)
+{
 	struct vcpu *vcpu;
-	unsigned i, round = 0;
+	unsigned i;
 
 	vm_for_each_vcpu(i, vcpu, vm) {
+		if (!among(which, i))
+			continue;
 		__atomic_fetch_or(&vcpu->requests, bits, __ATOMIC_SEQ_CST);
 		vcpu_kick(vcpu);
 	}
-	if (!wait)
-		return;
+}
+
+void vm_request_some(struct vm *vm, enum vcpu_request req, const u64 *which)
+{
+	request(vm, BIT64(req) | BIT64(REQ_ACK), which);
+}
+
+void vm_wait_left(struct vm *vm, const u64 *which)
+{
+	unsigned i, round = 0;
+	struct vcpu *vcpu;
+
 	vm_for_each_vcpu(i, vcpu, vm)
-		while (!has_left_guest(vcpu))
+		while (among(which, i) && !has_left_guest(vcpu))
 			host_backoff(round++);
+}
+
+void vm_request_all(struct vm *vm, enum vcpu_request req, bool wait)
+{
+	request(vm, BIT64(req) | (wait ? BIT64(REQ_ACK) : 0), NULL);
+	if (wait)
+		vm_wait_left(vm, NULL);
 }
 
 void vm_synchronize(struct vm *vm)
@@ -344,6 +367,7 @@ static const struct host_file_ops vcpu_ops = {
 	.name = "kvm-vcpu",
 	.ioctl = vcpu_ioctl,
 	.mmap = vcpu_mmap,
+	.shared_from = KVM_DIRTY_LOG_PAGE_OFFSET,
 	.backing = vcpu_backing,
 	.release = vcpu_release,
 };

@@ -27,6 +27,10 @@ enum vcpu_request {
 	REQ_IO,			/* a queued write waits for the client */
 	REQ_SLOTS,		/* leave the srcu section once: memslots or another (s) field were replaced */
 	REQ_SIGNAL,		/* a signal arrived: look at host_signal_pending() */
+	REQ_TLB_GUEST,		/* every translation of the guest's */
+	REQ_HYPERV_EXIT,	/* leave for vcpu->hyperv->exit */
+	REQ_HYPERV_STIMER,	/* a synthetic timer expired, or its message may go now */
+	REQ_HYPERV_FLUSH,	/* wait until the vCPUs of vcpu->hyperv->left have left guest code */
 };
 
 /* Where the vCPU thread is; (a). A kick matters in VCPU_IN_GUEST and VCPU_SLEEPING only. */
@@ -222,6 +226,7 @@ struct vcpu {
 		u32 index, reason;
 		u64 data, rip;
 	} msr_exit;
+	struct hv_vcpu *hyperv;	/* (i) */
 	bool hypercall_pending;	/* KVM_EXIT_HYPERCALL: RAX comes from run->hypercall.ret */
 };
 
@@ -251,6 +256,10 @@ static inline void vcpu_request_kick(struct vcpu *vcpu, enum vcpu_request req)
 }
 /** Sends @req to all vCPUs and, with @wait, returns when each has left guest code since. Never with a vcpu->mutex whose vCPU is in guest. */
 void vm_request_all(struct vm *vm, enum vcpu_request req, bool wait);
+/** The same in two steps for the vCPUs whose bits, by index, are set in @which (NULL: all). The second waits for those that have not left
+ *  guest code since the first. */
+void vm_request_some(struct vm *vm, enum vcpu_request req, const u64 *which);
+void vm_wait_left(struct vm *vm, const u64 *which);
 /**
  * For the loop of KVM_RUN, before each entry of guest code and after each sleep, in the open srcu section: immediate_exit and
  * signals, vm_kill, a full dirty ring; takes REQ_SLOTS, REQ_ACK, REQ_SIGNAL, REQ_EXIT, REQ_DIRTY_FULL and leaves and re-opens the srcu

@@ -38,6 +38,7 @@ struct memslot {
 struct memslots {
 	u64 generation;
 	unsigned count;
+	unsigned room;			/* (i) of slot[] */
 	unsigned last_used;		/* (a) a hint for memslot_find() */
 	struct memslot *slot[];		/* sorted by base_gfn */
 };
@@ -74,6 +75,11 @@ struct vm {
 	bool dead;	/* (a) KVM_BUG: every later ioctl gives -EIO */
 
 	struct memslots *slots[VM_ADDRESS_SPACES];	/* (s) */
+	struct memslots *spare_slots[VM_ADDRESS_SPACES]; /* slots_lock: the set before, for the one to come; may be NULL */
+	struct {
+		struct memslot **slot;	/* by ID, NULL: none */
+		unsigned room;
+	} slot_ids[VM_ADDRESS_SPACES];	/* slots_lock */
 	struct mmu *shadow;		/* (i) once vCPUs run: hears of writes to guest memory; NULL: nobody has to */
 	struct memslot *leaving;	/* (s) no longer among the slots, but the engine may still have translations of it */
 	bool manual_dirty_protect;	/* (m) KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 */
@@ -124,6 +130,7 @@ struct vm {
 	bool exception_payload, guest_smm, triple_fault_event, exit_on_emulation_failure;
 	u64 hypercall_exit_mask;
 	bool platform_info_hidden;	/* KVM_CAP_MSR_PLATFORM_INFO off: a guest's read is #GP */
+	struct hv_vm *hyperv;		/* (i) core/x86/hyperv */
 	struct msr_filter *msr_filter;	/* (s) core/x86/msr.c */
 	u32 msr_filter_generation;	/* (a) counts its changes */
 	struct vm_stats *stats;		/* (a) in stats_area */

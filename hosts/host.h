@@ -174,6 +174,8 @@ struct host_file_ops {
 	long (*ioctl)(struct host_file *file, unsigned cmd, u64 arg);
 	/** Which memory backs page @pgoff of the descriptor; NULL: SIGBUS/-EINVAL. *@index is the page in it. */
 	struct host_shared *(*mmap)(struct host_file *file, u64 pgoff, u64 *index);
+	/** From this page on only what is shared and not executable can be mapped, -EINVAL otherwise. 0: no such page. */
+	u64 shared_from;
 	/** As pread(2) to client memory. NULL: -EINVAL. */
 	long (*read)(struct host_file *file, u64 dst, size_t len, u64 offset);
 	/** What a plain read(2) or mmap(2) of the descriptor sees where the host has no other way to serve it. May be NULL. */
@@ -280,6 +282,9 @@ bool host_mm_watch_mine(struct host_mm_watch *w);
 int host_shrinker_start(struct host_shrinker *s, const char *name, unsigned long (*count)(struct host_shrinker *s),
 			unsigned long (*scan)(struct host_shrinker *s, unsigned long nr));
 void host_shrinker_stop(struct host_shrinker *s);
+
+/** Whether logical processors of the host may be threads of one core. */
+bool host_smt_possible(void);
 
 /* The processor below: hosts/kernel only. */
 

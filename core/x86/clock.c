@@ -5,6 +5,7 @@
 
 #include <linux/kvm_para.h>
 
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/irqchip.h"
 
 #define NSEC_PER_SEC   1000000000ULL
@@ -37,13 +38,10 @@ struct scale {
 	s8 shift;
 };
 
-/* (@num << 32) / @den, @num < @den: the 128-bit division that C would make a library call of. */
+/* (@num << 32) / @den, @num < @den. */
 static u64 div_shifted(u64 num, u64 den)
 {
-	u64 q, rest;
-
-	__asm__("divq %4" : "=a"(q), "=d"(rest) : "0"(num << 32), "1"(num >> 32), "r"(den) : "cc");
-	return q;
+	return div_wide(num >> 32, num << 32, den);
 }
 
 /* Ticks of @khz to nanoseconds. */
@@ -92,6 +90,7 @@ void clock_vm_init(struct vm *vm)
 
 static void offset_changed(struct vcpu *vcpu)
 {
+	hyperv_clock_changed(vcpu->vm);
 	vcpu_set_request(vcpu, REQ_CLOCK_UPDATE);
 	if (vcpu->lapic)
 		lapic_tsc_changed(vcpu);
@@ -329,6 +328,7 @@ int clock_ioctl_set(struct vm *vm, const struct kvm_clock_data *data)
 			clock += now - data->realtime;
 	}
 	__atomic_fetch_add(&vm->clock_offset_ns, clock - vm_kvmclock_ns(vm), __ATOMIC_SEQ_CST);
+	hyperv_clock_changed(vm);
 	vm_request_all(vm, REQ_CLOCK_UPDATE, false);
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include <linux/kvm_para.h>
 
 #include "core/vcpu.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/irqchip.h"
 #include "core/x86/msr.h"
 
@@ -520,6 +521,7 @@ static void after_set(struct vcpu *vcpu)
 	struct kvm_cpuid_entry2 *e = vcpu_cpuid_entry(vcpu, 0xd, 0);
 	u64 xcr0 = e ? ((u64)e->edx << 32 | e->eax) : 0;
 
+	hyperv_cpuid_update(vcpu);
 	vcpu->guest_supported_xcr0 = (xcr0 & cpuid_supported_xcr0()) | XCR0_FP | (xcr0 ? 0 : XCR0_SSE);
 	cpuid_runtime_update(vcpu);
 

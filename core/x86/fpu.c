@@ -84,6 +84,16 @@ static void materialize(struct vcpu *vcpu)
 	}
 }
 
+u64 fpu_get_xmm_half(struct vcpu *vcpu, unsigned n)
+{
+	u64 half = 0;
+
+	vcpu->vm->engine->state_sync(vcpu, REGS_FPU);
+	if (fpu_header(vcpu)->xstate_bv & XCR0_SSE)
+		memcpy(&half, &fpu_legacy(vcpu)->xmm[n / 2][n % 2 * 8], sizeof(half));
+	return half;
+}
+
 void fpu_get(struct vcpu *vcpu, struct kvm_fpu *fpu)
 {
 	struct xsave_legacy *x = fpu_legacy(vcpu);

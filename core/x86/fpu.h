@@ -47,6 +47,8 @@ void fpu_reset(struct vcpu *vcpu);
 u32 fpu_mxcsr_mask(void);
 /** Bytes of KVM_GET_XSAVE2. */
 u32 fpu_client_size(void);
+/** Half @n of the XMM registers: @n / 2 is which, @n % 2 the lower or the upper 64 bits. */
+u64 fpu_get_xmm_half(struct vcpu *vcpu, unsigned n);
 void fpu_get(struct vcpu *vcpu, struct kvm_fpu *fpu);
 int fpu_set(struct vcpu *vcpu, const struct kvm_fpu *fpu);
 /** The image to @out (of @size bytes, zero-filled by the caller), to the client's @arg (fpu_client_size() bytes): 0, -EFAULT. */

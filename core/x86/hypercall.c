@@ -7,6 +7,8 @@
 #include <linux/kvm_para.h>
 
 #include "core/x86/clock.h"
+#include "core/x86/cpuid.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/irqchip.h"
 #include "core/x86/mmu/walk.h"
 
@@ -104,6 +106,15 @@ static enum x86_result map_gpa_range(struct vcpu *vcpu, u64 gpa, u64 pages, u64 
 	return X86_EXIT;
 }
 
+const char *hypercall_insn(const struct vcpu *vcpu)
+{
+	const char *own = vcpu->vm->engine->hypercall_insn;
+
+	if (own)
+		return own;
+	return cpuid_vendor_is_amd(vcpu) ? VMMCALL_INSN : VMCALL_INSN;
+}
+
 bool hypercall_fix(struct vcpu *vcpu, const char *theirs, const char *own)
 {
 	const struct x86_state *st = &vcpu->x86;
@@ -137,6 +148,8 @@ enum x86_result hypercall_run(struct vcpu *vcpu)
 	s64 ret = -KVM_ENOSYS;
 
 	vcpu->stats->hypercalls++;
+	if (unlikely(hyperv_hypercalls(vcpu)))
+		return hyperv_hypercall(vcpu);
 	host_event_hypercall(nr, a0, a1, a2, a3);
 	if (s->cpl) {
 		ret = -KVM_EPERM;

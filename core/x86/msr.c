@@ -12,6 +12,7 @@
 #include "core/vcpu.h"
 #include "core/x86/clock.h"
 #include "core/x86/cpuid.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/irqchip.h"
 
 #define ARCH_CAP_RDCL_NO     BIT64(0)
@@ -530,6 +531,20 @@ static const struct msr_desc descs[] = {
 	{ MSR_IA32_TSC_DEADLINE, 1, 0, M_LIST, X86_FEATURE_TSC_DEADLINE, .get = get_deadline, .set = set_deadline },
 	{ MSR_IA32_X2APIC_FIRST, 256, .get = get_x2apic, .set = set_x2apic },
 	{ MSR_IA32_XSS, 1, 0, M_LIST, X86_FEATURE_XSAVES, .get = get_xss, .set = set_xss },
+	/* In this order the client restores them: who the guest is, then what that lets it have */
+	{ HV_X64_MSR_GUEST_OS_ID, 4, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_VP_RUNTIME, 1, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_TIME_REF_COUNT, 4, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_EOI, 3, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_VP_ASSIST_PAGE, 1, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_SCONTROL, 4, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_EOM, 1, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_SINT0, 16, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_STIMER0_CONFIG, 8, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_SYNDBG_CONTROL, 5, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_SYNDBG_OPTIONS, 1, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_CRASH_P0, 6, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
+	{ HV_X64_MSR_REENLIGHTENMENT_CONTROL, 3, .flags = M_LIST, .get = hyperv_get_msr, .set = hyperv_set_msr },
 	{ MSR_KVM_WALL_CLOCK_NEW, 1, 0, M_LIST | M_PV, KVM_FEATURE_CLOCKSOURCE2, .get = get_wall_clock,
 	  .set = set_wall_clock },
 	{ MSR_KVM_SYSTEM_TIME_NEW, 1, 0, M_LIST | M_PV, KVM_FEATURE_CLOCKSOURCE2, .get = get_kvmclock,

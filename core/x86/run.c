@@ -9,6 +9,7 @@
 #include "core/x86/debug.h"
 #include "core/x86/events.h"
 #include "core/x86/hypercall.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/chips.h"
 #include "core/x86/mmu/walk.h"
 #include "core/x86/vcpu_regs.h"
@@ -104,10 +105,22 @@ static int serve_requests(struct vcpu *vcpu)
 		vcpu->run->eoi.vector = vcpu->pending_ioapic_eoi;
 		return 0;
 	}
+	if (vcpu_take_request(vcpu, REQ_HYPERV_EXIT)) {
+		hyperv_fill_exit(vcpu);
+		return 0;
+	}
+	if (vcpu_take_request(vcpu, REQ_HYPERV_FLUSH))
+		hyperv_wait_flushed(vcpu);
 	if (vcpu_take_request(vcpu, REQ_TLB_FLUSH))
 		engine->tlb_flush(vcpu, TLB_GPA, 0);
-	if (vcpu_take_request(vcpu, REQ_CLOCK_UPDATE))
+	if (vcpu_take_request(vcpu, REQ_TLB_GUEST))
+		engine->tlb_flush(vcpu, TLB_ALL, 0);
+	if (vcpu_take_request(vcpu, REQ_CLOCK_UPDATE)) {
 		vcpu_clock_update(vcpu);
+		hyperv_clock_update(vcpu);
+	}
+	if (vcpu_take_request(vcpu, REQ_HYPERV_STIMER))
+		stimers_process(vcpu);
 	if (vcpu_take_request(vcpu, REQ_STEAL_UPDATE))
 		vcpu_steal_update(vcpu);
 	if (vcpu_take_request(vcpu, REQ_NMI))
@@ -302,6 +315,16 @@ static int handle_cr(struct vcpu *vcpu, const struct engine_exit *exit)
 	return insn_result(vcpu, r, exit->insn_len);
 }
 
+static int handle_hypercall(struct vcpu *vcpu, unsigned len)
+{
+	enum x86_result r = hypercall_run(vcpu);
+
+	if (r != X86_FAULT)
+		return insn_result(vcpu, r, len);
+	vcpu_queue_fault(vcpu, VEC_UD, false, 0);
+	return 1;
+}
+
 int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
 {
 	struct kvm_run *run = vcpu->run;
@@ -326,7 +349,7 @@ int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
 		return emulate(vcpu);
 	case EXIT_HYPERCALL:
 		if (likely(exit->insn_len))
-			return insn_result(vcpu, hypercall_run(vcpu), exit->insn_len);
+			return handle_hypercall(vcpu, exit->insn_len);
 		return emulate(vcpu);
 	case EXIT_CR:
 		if (likely(exit->insn_len))

@@ -11,6 +11,7 @@
 #include "core/x86/debug.h"
 #include "core/x86/events.h"
 #include "core/x86/hypercall.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/mmu/walk.h"
 #include "core/x86/run.h"
 
@@ -577,10 +578,12 @@ static enum x86_result op_hypercall(struct emul *e)
 	struct vcpu *vcpu = vcpu_of(e);
 	/* VMMCALL is AMD's, VMCALL Intel's */
 	bool own = (e->cur->mnemonic == MN_VMMCALL) == cpuid_vendor_is_amd(vcpu);
+	enum x86_result r;
 
 	if (!own && (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_FIX_HYPERCALL_INSN))
 		return emul_fault(e, VEC_UD);
-	return hypercall_run(vcpu);
+	r = hypercall_run(vcpu);
+	return r == X86_FAULT ? emul_fault(e, VEC_UD) : r;
 }
 
 static enum x86_result op_wbinvd(struct emul *e)
@@ -951,6 +954,8 @@ int vcpu_complete_io(struct vcpu *vcpu)
 
 	if (vcpu->hypercall_pending)
 		hypercall_complete(vcpu);
+	if (vcpu->hyperv->answer)
+		hyperv_complete(vcpu);
 	if (io->in.len) {
 		u8 len = io->in.len;
 

@@ -9,6 +9,7 @@
 #include "core/x86/debug.h"
 #include "core/x86/events.h"
 #include "core/x86/fpu.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/irqchip.h"
 #include "core/x86/mmu/walk.h"
 #include "core/x86/msr.h"
@@ -292,6 +293,7 @@ void x86_vcpu_reset(struct vcpu *vcpu, bool init)
 	memset(&vcpu->io, 0, sizeof(vcpu->io));
 	vcpu->msr_exit.state = MSR_EXIT_NONE;
 	vcpu->hypercall_pending = false;
+	vcpu->hyperv->answer = HV_ANSWER_NONE;
 	vcpu->debug_hits = 0;
 	vcpu->pv_unhalted = vcpu->smm_inside_nmi = false;
 	vcpu->pending_external_vector = -1;
@@ -325,9 +327,12 @@ int x86_vcpu_init(struct vcpu *vcpu)
 	vcpu->guest_supported_xcr0 = XCR0_FP | XCR0_SSE;
 	vcpu->mcg_cap = MCE_BANKS;
 	vcpu->pending_external_vector = -1;
-	r = fpu_create(vcpu);
+	r = hyperv_vcpu_init(vcpu);
 	if (r)
 		return r;
+	r = fpu_create(vcpu);
+	if (r)
+		goto out_hyperv;
 	if (vm->irqchip != IRQCHIP_NONE) {
 		r = lapic_create(vcpu);
 		if (r)
@@ -341,11 +346,14 @@ int x86_vcpu_init(struct vcpu *vcpu)
 
 out_fpu:
 	fpu_destroy(vcpu);
+out_hyperv:
+	hyperv_vcpu_destroy(vcpu);
 	return r;
 }
 
 void x86_vcpu_destroy(struct vcpu *vcpu)
 {
+	hyperv_vcpu_destroy(vcpu);
 	lapic_destroy(vcpu);
 	fpu_destroy(vcpu);
 	host_free(vcpu->cpuid);
@@ -409,10 +417,15 @@ static long set_mp_state(struct vcpu *vcpu, const struct kvm_mp_state *mp)
 
 static long enable_cap(struct vcpu *vcpu, const struct kvm_enable_cap *cap)
 {
-	if (cap->flags || cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+	if (cap->flags)
 		return -EINVAL;
-	vcpu->pv_enforced = cap->args[0];
-	return 0;
+	switch (cap->cap) {
+	case KVM_CAP_ENFORCE_PV_FEATURE_CPUID: vcpu->pv_enforced = cap->args[0]; return 0;
+	case KVM_CAP_HYPERV_ENFORCE_CPUID: vcpu->hyperv->enforce = cap->args[0]; return 0;
+	case KVM_CAP_HYPERV_SYNIC: return synic_enable(vcpu, false);
+	case KVM_CAP_HYPERV_SYNIC2: return cap->args[0] ? -EINVAL : synic_enable(vcpu, true);
+	}
+	return -EINVAL;
 }
 
 static long vapic_addr(struct vcpu *vcpu)
@@ -443,6 +456,7 @@ long x86_vcpu_ioctl(struct vcpu *vcpu, unsigned cmd, u64 arg, void *data)
 	case KVM_SET_CPUID: return cpuid_ioctl_set(vcpu, arg, data);
 	case KVM_SET_CPUID2: return cpuid_ioctl_set2(vcpu, arg, data);
 	case KVM_GET_CPUID2: return cpuid_ioctl_get2(vcpu, arg, data);
+	case KVM_GET_SUPPORTED_HV_CPUID: return hyperv_ioctl_supported_cpuid(vcpu, arg, data);
 	case KVM_GET_LAPIC:
 		if (!vcpu->lapic)
 			return -EINVAL;

@@ -9,6 +9,7 @@
 #include "core/x86/cpuid.h"
 #include "core/x86/fpu.h"
 #include "core/x86/hypercall.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/irqchip.h"
 #include "core/x86/msr.h"
 
@@ -44,6 +45,10 @@ static const struct {
 	{ KVM_CAP_DISABLE_QUIRKS, 1 }, { KVM_CAP_DISABLE_QUIRKS2, SUPPORTED_QUIRKS },
 	{ KVM_CAP_SET_BOOT_CPU_ID, 1 }, { KVM_CAP_INTERNAL_ERROR_DATA, 1 }, { KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1 },
 	{ KVM_CAP_ENABLE_CAP, 1 }, { KVM_CAP_X86_SMM, 1 }, { KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1 }, { KVM_CAP_STEAL_TIME, 1 },
+	{ KVM_CAP_HYPERV, 1 }, { KVM_CAP_HYPERV_VAPIC, 1 }, { KVM_CAP_HYPERV_SPIN, 1 }, { KVM_CAP_HYPERV_TIME, 1 },
+	{ KVM_CAP_HYPERV_SYNIC, 1 }, { KVM_CAP_HYPERV_SYNIC2, 1 }, { KVM_CAP_HYPERV_VP_INDEX, 1 },
+	{ KVM_CAP_HYPERV_EVENTFD, 1 }, { KVM_CAP_HYPERV_TLBFLUSH, 1 }, { KVM_CAP_HYPERV_SEND_IPI, 1 },
+	{ KVM_CAP_HYPERV_CPUID, 1 }, { KVM_CAP_SYS_HYPERV_CPUID, 1 }, { KVM_CAP_HYPERV_ENFORCE_CPUID, 1 },
 	{ KVM_CAP_SYS_ATTRIBUTES, 1 }, { KVM_CAP_MMU_SHADOW_CACHE_CONTROL, 1 }, { KVM_CAP_IOAPIC_POLARITY_IGNORED, 1 },
 };
 
@@ -125,12 +130,13 @@ int x86_vm_init(struct vm *vm)
 {
 	clock_vm_init(vm);
 	vm->identity_map_addr = IDENTITY_MAP_DEFAULT;
-	return 0;
+	return hyperv_vm_init(vm);
 }
 
 void x86_vm_destroy(struct vm *vm)
 {
 	irqchip_destroy(vm);
+	hyperv_vm_destroy(vm);
 	msr_filter_free(vm->msr_filter);
 	vm->msr_filter = NULL;
 }
@@ -332,6 +338,7 @@ long x86_vm_ioctl(struct vm *vm, unsigned cmd, u64 arg, void *data)
 	case KVM_SET_CLOCK: return clock_ioctl_set(vm, data);
 	case KVM_SET_TSC_KHZ: return clock_can_scale() || !arg ? set_vm_tsc_khz(vm, arg) : -EINVAL;
 	case KVM_GET_TSC_KHZ: return vm->tsc_khz;
+	case KVM_HYPERV_EVENTFD: return hyperv_ioctl_eventfd(vm, data);
 	case KVM_X86_SET_MSR_FILTER: return msr_ioctl_set_filter(vm, data);
 	}
 	return -ENOTTY;
@@ -355,6 +362,7 @@ long x86_system_ioctl(unsigned cmd, u64 arg, void *data)
 {
 	switch (cmd) {
 	case KVM_GET_SUPPORTED_CPUID: return cpuid_ioctl_supported(arg, data, false);
+	case KVM_GET_SUPPORTED_HV_CPUID: return hyperv_ioctl_supported_cpuid(NULL, arg, data);
 	case KVM_GET_EMULATED_CPUID: return cpuid_ioctl_supported(arg, data, true);
 	case KVM_GET_MSR_INDEX_LIST: return msr_ioctl_index_list(arg, data, false);
 	case KVM_GET_MSR_FEATURE_INDEX_LIST: return msr_ioctl_index_list(arg, data, true);

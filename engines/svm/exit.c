@@ -156,7 +156,7 @@ static void debug_exception(struct svm_vcpu *svm, struct engine_exit *exit)
 static void undefined_opcode(struct svm_vcpu *svm, struct engine_exit *exit)
 {
 	/* VMCALL is Intel's, VMMCALL our own */
-	if (hypercall_fix(&svm->vcpu, "\x0f\x01\xc1", "\x0f\x01\xd9")) {
+	if (hypercall_fix(&svm->vcpu, VMCALL_INSN, VMMCALL_INSN)) {
 		exit->reason = EXIT_HYPERCALL;
 		exit->insn_len = HYPERCALL_LEN;
 		return;

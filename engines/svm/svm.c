@@ -2,6 +2,7 @@
  * The engine's table for core.
  */
 #include "core/x86/cpuid.h"
+#include "core/x86/hypercall.h"
 #include "engines/svm/svm.h"
 
 #define F(name)	  X86_FEATURE_BIT(X86_FEATURE_##name)
@@ -164,6 +165,7 @@ struct engine_ops svm_engine = {
 	.name = "svm",
 	/* No processor of AMD's has the MSRs of C-state residency */
 	.disable_exits = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_CSTATE,
+	.hypercall_insn = VMMCALL_INSN,
 	.vm_size = sizeof(struct svm_vm),
 	.vcpu_size = sizeof(struct svm_vcpu),
 	.cpuid_mask = svm_cpuid_mask,

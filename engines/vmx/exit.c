@@ -174,7 +174,7 @@ static void exception(struct vmx_vcpu *c, u32 word, struct engine_exit *exit)
 		break;
 	case VEC_UD:
 		/* VMMCALL is AMD's, VMCALL our own */
-		if (!hypercall_fix(&c->vcpu, "\x0f\x01\xd9", "\x0f\x01\xc1"))
+		if (!hypercall_fix(&c->vcpu, VMMCALL_INSN, VMCALL_INSN))
 			break;
 		exit->reason = EXIT_HYPERCALL;
 		exit->insn_len = HYPERCALL_LEN;

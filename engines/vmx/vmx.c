@@ -3,6 +3,7 @@
  */
 #include "engines/vmx/vmx.h"
 
+#include "core/x86/hypercall.h"
 #include "core/x86/msr.h"
 
 /* ---- for the module ----------------------------------------------------------------------------------------------------- */
@@ -296,6 +297,7 @@ out:
 struct engine_ops vmx_engine = {
 	.name = "vmx",
 	.disable_exits = KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE,
+	.hypercall_insn = VMCALL_INSN,
 	.vm_size = sizeof(struct vmx_vm),
 	.vcpu_size = sizeof(struct vmx_vcpu),
 	.cpuid_mask = vmx_cpuid_mask,

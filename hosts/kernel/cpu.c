@@ -18,6 +18,11 @@ unsigned host_cpu(void)
 	return smp_processor_id();
 }
 
+bool host_smt_possible(void)
+{
+	return cpu_smt_possible();
+}
+
 unsigned host_nr_cpus(void)
 {
 	return nr_cpu_ids;

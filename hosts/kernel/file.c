@@ -7,6 +7,7 @@
 #include <linux/fcntl.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/mm.h>
 
 static struct host_file *of(struct file *filp)
 {
@@ -55,10 +56,12 @@ static const struct vm_operations_struct map_ops = { .fault = map_fault };
 
 static int file_mmap(struct file *filp, struct vm_area_struct *vma)
 {
-	u64 index;
+	u64 index, shared_from = of(filp)->ops->shared_from;
 
 	if (!of(filp)->ops->mmap)
 		return -ENODEV;
+	if (shared_from && vma->vm_pgoff + vma_pages(vma) > shared_from && (!(vma->vm_flags & VM_SHARED) || (vma->vm_flags & VM_EXEC)))
+		return -EINVAL;
 	if (!of(filp)->ops->mmap(of(filp), vma->vm_pgoff, &index))
 		return -EINVAL;
 	vm_flags_set(vma, VM_DONTDUMP);

@@ -217,11 +217,13 @@ long host_file_ioctl(int fd, unsigned cmd, u64 arg)
 static void *map_pages(struct host_file *file, void *addr, size_t len, int prot, int flags, u64 pgoff, int *error)
 {
 	size_t pages = (len + HOST_PAGE_SIZE - 1) / HOST_PAGE_SIZE, i, run;
-	struct host_shared *base;
+	struct host_shared *base = NULL;
 	u64 index = 0;
 	char *p;
 
-	base = file->ops->mmap(file, pgoff, &index);
+	if (!file->ops->shared_from || pgoff + pages <= file->ops->shared_from ||
+	    ((flags & MAP_TYPE) != MAP_PRIVATE && !(prot & PROT_EXEC)))
+		base = file->ops->mmap(file, pgoff, &index);
 	if (!base) {
 		*error = -EINVAL;
 		return MAP_FAILED;

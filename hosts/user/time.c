@@ -1,4 +1,4 @@
-/* Clocks. */
+/* Clocks, and one question to the host's sysfs. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -56,6 +56,20 @@ static bool tsc_trusted(void)
 		fclose(f);
 	}
 	return (edx & 1 << 8) || strstr(line, "tsc"); /* invariant TSC, SDM 3B 17.17.1 */
+}
+
+/* As the kernel says, where it does; the file is not there on one that was built without. */
+bool host_smt_possible(void)
+{
+	FILE *f = fopen("/sys/devices/system/cpu/smt/control", "re");
+	char line[32] = "";
+
+	if (f) {
+		if (!fgets(line, sizeof(line), f))
+			line[0] = 0;
+		fclose(f);
+	}
+	return strncmp(line, "forceoff", 8) && strncmp(line, "notsupported", 12);
 }
 
 /* A TSC and the clock at the same moment, as near as the best of a few tries comes. */

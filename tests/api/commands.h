@@ -114,6 +114,9 @@ static const struct command commands[] = {
 	{ KVM_SET_DEVICE_ATTR, VCPU, false, { AT(kvm_device_attr, addr) } },
 	{ KVM_GET_DEVICE_ATTR, VCPU, false, { AT(kvm_device_attr, addr) } },
 	{ KVM_GET_STATS_FD, VCPU, true },
+	{ KVM_GET_SUPPORTED_HV_CPUID, SYSTEM },
+	{ KVM_GET_SUPPORTED_HV_CPUID, VCPU },
+	{ KVM_HYPERV_EVENTFD, VM, false, { 0 }, { AT(kvm_hyperv_eventfd, fd) } },
 };
 
 #undef AT

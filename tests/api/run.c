@@ -342,6 +342,10 @@ static void dirty_ring(void)
 	g.vcpu = api.ioctl(g.vm, KVM_CREATE_VCPU, 0UL);
 	g.run_size = 3 * 4096;
 	g.run = api.mmap(NULL, g.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, g.vcpu, 0);
+	ring = api.mmap(NULL, 65536, PROT_READ, MAP_PRIVATE, g.vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * 4096L);
+	tap_ok(ring == MAP_FAILED && errno == EINVAL, "it cannot be mapped privately");
+	ring = api.mmap(NULL, 65536, PROT_READ | PROT_EXEC, MAP_SHARED, g.vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * 4096L);
+	tap_ok(ring == MAP_FAILED && errno == EINVAL, "nor as code");
 	ring = api.mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, g.vcpu, KVM_DIRTY_LOG_PAGE_OFFSET * 4096L);
 	if (!tap_ok(g.run != MAP_FAILED && ring != MAP_FAILED, "kvm_run and the ring are mapped")) {
 		guest_done(&g);

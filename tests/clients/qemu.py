@@ -5,6 +5,7 @@
 	tests/clients/qemu.py q35 split boots,migrates,ends     some of the steps
 	tests/clients/qemu.py q35 on boots,leaves=FILE          a guest that stands in FILE
 	tests/clients/qemu.py q35 on arrives=FILE,ends          and goes on from there: on another engine, for example
+	QEMU_CPU=host,kvm=off,hv-relaxed... tests/clients/qemu.py q35 on boots,hyperv,cpus     a guest that takes KVM for Hyper-V
 	QEMU_ACCEL=tcg tests/clients/qemu.py pc on    the reference: what fails there is the test's fault
 
 SeaBIOS (qboot on microvm) starts the test guest's kernel on two CPUs (on one without chips in the kernel, see cpus(), or with
@@ -123,6 +124,11 @@ class Session:
         out = self.ask(" && ".join(runs + ["echo all"]))
         return re.search(r"^all$", out, re.M) is not None
 
+    def hyperv(self):
+        out = self.ask("dmesg | grep Hyper-V; cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+        said = ["Hypervisor detected: Microsoft Hyper-V", "Using hypercall for remote TLB flush", "Using IPI hypercalls", "Using enlightened APIC"]
+        return all(text in out for text in said) and re.search(r"^hyperv_clocksource_", out, re.M)
+
     def stops(self):
         self.ask("(while :; do echo tick; usleep 100000; done) & true")
         self.guest.expect("tick", STEP_SECONDS)
@@ -218,6 +224,7 @@ class Session:
 
 
 STEPS = {"boots": "SeaBIOS and the kernel reach init",
+         "hyperv": "the guest's clock, flushes, IPIs and APIC are Hyper-V's",
          "cpus": "each CPU runs programs",
          "stops": "stop halts the guest and cont resumes it",
          "saves": "loadvm brings back what savevm saved",

@@ -32,8 +32,8 @@ ROOT = os.path.realpath(os.path.join(HERE, "..", ".."))
 BUILD = os.path.realpath(os.environ.get("TRINE_BUILD") or os.path.join(ROOT, "build"))
 
 SUBJECTS = {
-    "api": (["api-kvm-" + name for name in ("system", "memory", "vcpu", "irq", "run", "files", "storm", "oom")],
-            ["api-kvm-system", "api-kvm-memory", "api-kvm-vcpu", "api-kvm-irq", "api-kvm-run", "api-kvm-files", "api-kvm-storm", "api-kvm-oom"], []),
+    "api": (["api-kvm-" + name for name in ("system", "memory", "vcpu", "irq", "run", "hyperv", "files", "storm", "oom")],
+            ["api-kvm-system", "api-kvm-memory", "api-kvm-vcpu", "api-kvm-irq", "api-kvm-run", "api-kvm-hyperv", "api-kvm-files", "api-kvm-storm", "api-kvm-oom"], []),
     "life": (["modules/spin", "modules/pressure"], ["life trine-amd"], ["tests/life=" + os.path.join(HERE, "life.sh")]),
     "endure": (["api-kvm-memory", "api-kvm-run", "api-kvm-irq", "modules/spin", "modules/pressure"],
                ["endure trine-amd 1000 1800"], ["tests/endure=" + os.path.join(HERE, "endure.sh")]),

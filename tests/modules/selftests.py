@@ -48,11 +48,10 @@ SLOW = {
     "xapic_ipi_test": [""],
     "xapic_state_test": [""],
 }
-NESTED, HYPERV = "nested virtualization", "Hyper-V"
+NESTED = "nested virtualization"
 NOT_YET = {
     "hyperv_svm_test": NESTED, "nested_exceptions_test": NESTED, "svm_vmcall_test": NESTED, "svm_int_ctl_test": NESTED,
     "svm_nested_shutdown_test": NESTED, "svm_nested_soft_inject_test": NESTED, "triple_fault_event_test": NESTED,
-    "hyperv_clock": HYPERV, "hyperv_cpuid": HYPERV, "hyperv_features": HYPERV,
     "sev_migrate_tests": "SEV", "xen_shinfo_test": "Xen", "xen_vmcall_test": "Xen", "pmu_event_filter_test": "PMU",
 }
 

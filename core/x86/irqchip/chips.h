@@ -145,8 +145,8 @@ void lapic_timer_mode_changed(struct lapic *l);
 
 /* irq.c: the routing table in force */
 struct irq_route {
-	u32 gsi, type; /* KVM_IRQ_ROUTING_IRQCHIP or _MSI */
-	u32 chip, pin;
+	u32 gsi, type; /* KVM_IRQ_ROUTING_IRQCHIP, _MSI or _HV_SINT */
+	u32 chip, pin; /* of the latter: virtual processor and SINT */
 	u64 msi_address;
 	u32 msi_data;
 };

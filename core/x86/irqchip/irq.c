@@ -2,6 +2,7 @@
  * How an interrupt finds its way: GSIs to chips and messages (the KVM API document, KVM_SET_GSI_ROUTING), and messages to
  * local APICs (SDM 3A 10.6.2).
  */
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/chips.h"
 
 /* ---- messages to local APICs --------------------------------------------------------------------------------- */
@@ -92,6 +93,8 @@ int irq_set_gsi(struct vm *vm, unsigned source, u32 gsi, int level)
 
 		if (route->type == KVM_IRQ_ROUTING_MSI)
 			r = level ? irq_send_msi(vm, route->msi_address, route->msi_data) : -1;
+		else if (route->type == KVM_IRQ_ROUTING_HV_SINT)
+			r = level ? synic_set_sint(vm, route->chip, route->pin) : -1;
 		else if (route->chip == KVM_IRQCHIP_IOAPIC)
 			r = vm->ioapic ? ioapic_set_irq(vm->ioapic, route->pin, source, level) : -1;
 		else
@@ -124,12 +127,18 @@ static int irq_route_check(struct vm *vm, const struct kvm_irq_routing_entry *e,
 		route->msi_address = (u64)e->u.msi.address_hi << 32 | e->u.msi.address_lo;
 		route->msi_data = e->u.msi.data;
 		return 0;
+	case KVM_IRQ_ROUTING_HV_SINT:
+		if (e->flags)
+			return -EINVAL;
+		route->chip = e->u.hv_sint.vcpu;
+		route->pin = e->u.hv_sint.sint;
+		return 0;
 	default:
 		return -EINVAL;
 	}
 }
 
-/* A GSI may lead to one input of each chip, or to one message. */
+/* A GSI may lead to one input of each chip, or to one message or synthetic source. */
 static bool irq_routes_clash(const struct irq_routing *routing, const struct irq_route *route)
 {
 	u32 i;
@@ -139,7 +148,7 @@ static bool irq_routes_clash(const struct irq_routing *routing, const struct irq
 
 		if (other == route)
 			continue;
-		if (other->type == KVM_IRQ_ROUTING_MSI || route->type == KVM_IRQ_ROUTING_MSI || other->chip == route->chip)
+		if (other->type != KVM_IRQ_ROUTING_IRQCHIP || route->type != KVM_IRQ_ROUTING_IRQCHIP || other->chip == route->chip)
 			return true;
 	}
 	return false;
@@ -252,10 +261,18 @@ void irq_unregister_ack_notifier(struct vm *vm, struct irq_ack_notifier *n)
 	host_mutex_unlock(&vm->slots_lock);
 }
 
+static void notify_gsi(struct vm *vm, u32 gsi)
+{
+	struct irq_ack_notifier *n = __atomic_load_n(&vm->ack_notifiers, __ATOMIC_ACQUIRE);
+
+	for (; n; n = __atomic_load_n(&n->next, __ATOMIC_ACQUIRE))
+		if (n->gsi == gsi)
+			n->acked(n);
+}
+
 void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin)
 {
 	const struct irq_routing *routing;
-	struct irq_ack_notifier *n;
 	int idx = host_srcu_read_lock(&vm->srcu);
 	s32 gsi = -1;
 
@@ -263,8 +280,25 @@ void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin)
 	if (routing && chip < 3 && pin < IOAPIC_PINS)
 		gsi = routing->gsi_of[chip][pin];
 	if (gsi >= 0)
-		for (n = __atomic_load_n(&vm->ack_notifiers, __ATOMIC_ACQUIRE); n; n = __atomic_load_n(&n->next, __ATOMIC_ACQUIRE))
-			if (n->gsi == (u32)gsi)
-				n->acked(n);
+		notify_gsi(vm, gsi);
+	host_srcu_read_unlock(&vm->srcu, idx);
+}
+
+void irq_notify_sint_acked(struct vm *vm, u32 vp, u32 sint)
+{
+	const struct irq_routing *routing;
+	int idx;
+	u32 i;
+
+	if (!__atomic_load_n(&vm->ack_notifiers, __ATOMIC_ACQUIRE))
+		return;
+	idx = host_srcu_read_lock(&vm->srcu);
+	routing = __atomic_load_n(&vm->routing, __ATOMIC_ACQUIRE);
+	for (i = 0; routing && i < routing->nr; i++) {
+		const struct irq_route *route = &routing->route[i];
+
+		if (route->type == KVM_IRQ_ROUTING_HV_SINT && route->chip == vp && route->pin == sint)
+			notify_gsi(vm, route->gsi);
+	}
 	host_srcu_read_unlock(&vm->srcu, idx);
 }

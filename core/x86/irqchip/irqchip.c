@@ -1,6 +1,7 @@
 /*
  * The chips as one thing: making and unmaking them, their state by the KVM API, and what a vCPU sees of them.
  */
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/chips.h"
 
 /* ---- a vCPU's view ------------------------------------------------------------------------------------------- */
@@ -48,7 +49,9 @@ int irqchip_ack_interrupt(struct vcpu *vcpu)
 		unsigned word = (vector / 32) * 4;
 
 		__atomic_fetch_and(&vcpu->lapic->regs[APIC_IRR / 4 + word], ~bit, __ATOMIC_SEQ_CST);
-		__atomic_fetch_or(&vcpu->lapic->regs[APIC_ISR / 4 + word], bit, __ATOMIC_SEQ_CST);
+		/* What ends by itself is no EOI: TLFS 11.8.4 */
+		if (!synic_auto_eoi(vcpu, vector))
+			__atomic_fetch_or(&vcpu->lapic->regs[APIC_ISR / 4 + word], bit, __ATOMIC_SEQ_CST);
 		lapic_set_reg(vcpu->lapic, APIC_PPR, lapic_ppr(vcpu->lapic));
 	}
 	return vector;

@@ -21,6 +21,9 @@ void lapic_reset(struct vcpu *vcpu, bool init);
 enum x86_result lapic_set_base(struct vcpu *vcpu, u64 value, bool from_client);
 enum x86_result lapic_x2apic_read(struct vcpu *vcpu, u32 msr, u64 *value);	/* MSRs 0x800..0x8ff */
 enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value);
+/** Hyper-V's MSRs for APIC_EOI (write only), APIC_ICR, APIC_TPR of chips.h, in whatever mode the APIC is. X86_FAULT without one. */
+enum x86_result lapic_msr_read(struct vcpu *vcpu, unsigned reg, u64 *value);
+enum x86_result lapic_msr_write(struct vcpu *vcpu, unsigned reg, u64 value);
 u64 lapic_get_tsc_deadline(struct vcpu *vcpu);
 void lapic_set_tsc_deadline(struct vcpu *vcpu, u64 tsc);
 u64 lapic_get_cr8(struct vcpu *vcpu);
@@ -59,6 +62,8 @@ struct irq_ack_notifier {
 void irq_register_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
 void irq_unregister_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
 void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin);
+/** The same of the SynIC: virtual processor @vp is done with its @sint. */
+void irq_notify_sint_acked(struct vm *vm, u32 vp, u32 sint);
 
 /* ---- ioctls, called by x86_vm_ioctl ----------------------------------------------------------------------------- */
 int irqchip_create(struct vm *vm);			/* KVM_CREATE_IRQCHIP */

@@ -5,6 +5,7 @@
  * chips.h says which fields other threads touch.
  */
 #include "core/x86/cpuid.h"
+#include "core/x86/hyperv/hyperv.h"
 #include "core/x86/irqchip/chips.h"
 
 #define LAPIC_VERSION	 (0x14 | (LAPIC_NR_LVT - 1) << 16)
@@ -253,6 +254,8 @@ static void lapic_eoi(struct lapic *l)
 	vector_clear(l, APIC_ISR, vector);
 	host_event_eoi(l->vcpu->id, vector);
 	lapic_send_eoi(l->vcpu, vector);
+	if (synic_has_vector(l->vcpu, vector))
+		synic_eoi(l->vcpu, vector);
 	if (lapic_highest(l, APIC_IRR) >= 0)
 		vcpu_set_request(l->vcpu, REQ_EVENT);
 }
@@ -404,6 +407,15 @@ static void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 	}
 }
 
+/* Both halves at once: the destination is 32 bits wide in x2APIC mode, else the upper 8. */
+static void lapic_write_icr(struct lapic *l, u64 value)
+{
+	value &= ~ICR_BUSY;
+	lapic_set_reg(l, APIC_ICR2, value >> 32);
+	lapic_set_reg(l, APIC_ICR, value);
+	lapic_send_ipi(l, value, lapic_is_x2apic(l) ? value >> 32 : value >> 56);
+}
+
 /* ---- x2APIC MSRs, SDM 3A table 10-6 -------------------------------------------------------------------------- */
 
 static bool x2apic_readable(unsigned offset)
@@ -467,14 +479,38 @@ enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value)
 		return X86_FAULT;
 	}
 	host_event_apic(true, offset, value);
-	if (offset == APIC_ICR) {
-		value &= ~ICR_BUSY;
-		lapic_set_reg(l, APIC_ICR2, value >> 32);
-		lapic_set_reg(l, APIC_ICR, value);
-		lapic_send_ipi(l, value, value >> 32);
-	} else {
+	if (offset == APIC_ICR)
+		lapic_write_icr(l, value);
+	else
 		lapic_write_reg(l, offset, value);
-	}
+	return X86_CONTINUE;
+}
+
+/* ---- Hyper-V's MSRs ------------------------------------------------------------------------------------------- */
+
+enum x86_result lapic_msr_read(struct vcpu *vcpu, unsigned reg, u64 *value)
+{
+	struct lapic *l = vcpu->lapic;
+
+	if (!l || !lapic_hw_enabled(l))
+		return X86_FAULT;
+	*value = lapic_reg(l, reg);
+	if (reg == APIC_ICR)
+		*value |= (u64)lapic_reg(l, APIC_ICR2) << 32;
+	return X86_CONTINUE;
+}
+
+enum x86_result lapic_msr_write(struct vcpu *vcpu, unsigned reg, u64 value)
+{
+	struct lapic *l = vcpu->lapic;
+
+	if (!l || !lapic_hw_enabled(l))
+		return X86_FAULT;
+	host_event_apic(true, reg, value);
+	if (reg == APIC_ICR)
+		lapic_write_icr(l, value);
+	else
+		lapic_write_reg(l, reg, value);
 	return X86_CONTINUE;
 }
 

@@ -190,7 +190,7 @@ static unsigned long shrink_scan(struct host_shrinker *s, unsigned long nr)
 /* The slot that took @old's place and differs in being logged or not; NULL: it is gone, or elsewhere. */
 static struct memslot *successor(struct mmu *mmu, const struct memslot *old)
 {
-	struct memslot *now = memslot_by_id(vm_slots(mmu->vm, old->as_id), old->id);
+	struct memslot *now = memslot_by_id(mmu->vm, old->as_id, old->id);
 
 	return now && now->base_gfn == old->base_gfn && now->npages == old->npages && now->hva == old->hva &&
 			       !((now->flags ^ old->flags) & KVM_MEM_READONLY) ? now : NULL;
