@@ -313,6 +313,45 @@ static void dirty_log(void)
 	guest_done(&g);
 }
 
+static bool has_logged(const uint64_t *bitmap, unsigned first, unsigned end, unsigned step)
+{
+	for (unsigned i = 256; i < 2048; i++)
+		if (((bitmap[i / 64] >> i % 64) & 1) != (i >= first && i < end && !((i - first) % step)))
+			return false;
+	return true;
+}
+
+/* More pages at once than a processor that keeps the log itself notes before it must be asked: it has 512 entries. */
+static void dirty_many(void)
+{
+	/* 1: mov byte [rdi], 1; add rdi, rdx; dec rcx; jnz 1b; out 0x10, al */
+	static const char code[] = "\xc6\x07\x01\x48\x01\xd7\x48\xff\xc9\x75\xf5\xe6\x10";
+	static uint64_t bitmap[2048 / 64];
+	static const struct {
+		unsigned first, count, step;
+	} rounds[] = { { 256, 1700, 1 }, { 256, 1700, 1 }, { 700, 1, 1 }, { 300, 512, 1 }, { 300, 511, 3 }, { 300, 513, 2 } };
+	struct kvm_dirty_log log = { .dirty_bitmap = bitmap };
+	struct kvm_regs regs;
+	struct guest g;
+
+	if (!guest_init(&g, 2048))
+		return;
+	accepts(set_region(g.vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, g.mem_size, g.mem), "a logged guest");
+	for (unsigned i = 0; i < sizeof(rounds) / sizeof(rounds[0]); i++) {
+		guest_long_code(&g, 0x1000, code, sizeof(code));
+		api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+		regs.rdi = rounds[i].first * 4096;
+		regs.rcx = rounds[i].count;
+		regs.rdx = rounds[i].step * 4096;
+		api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
+		equals(guest_run(&g), KVM_EXIT_IO, "round %u: it writes %u pages", i, rounds[i].count);
+		api.ioctl(g.vm, KVM_GET_DIRTY_LOG, &log);
+		tap_ok(has_logged(bitmap, rounds[i].first, rounds[i].first + rounds[i].count * rounds[i].step, rounds[i].step),
+		       "the log has these, and no others");
+	}
+	guest_done(&g);
+}
+
 static unsigned harvest(struct kvm_dirty_gfn *ring, unsigned entries, unsigned *next, uint64_t *pages)
 {
 	unsigned n = 0;
@@ -895,6 +934,7 @@ const struct api_case api_cases[] = {
 	{ "masked-signal", masked_signal },
 	{ "flag-alone", flag_alone },
 	{ "dirty-log", dirty_log },
+	{ "dirty-many", dirty_many },
 	{ "dirty-ring", dirty_ring },
 	{ "ring-full", ring_full },
 	{ "vanished", vanished },
