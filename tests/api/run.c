@@ -180,14 +180,14 @@ static void *poke(void *arg)
 }
 
 /* The guest runs @what, without an end, until a signal. Closes it. */
-static void interrupted_in(struct guest *g, const char *what, const uint8_t *code, size_t len)
+/* The guest has its code. */
+static void interrupted_in(struct guest *g, const char *what)
 {
 	struct sigaction act = { .sa_handler = on_signal }, old;
 	struct poker p = { pthread_self(), SIGUSR1, false };
 	pthread_t thread;
 	int r, error;
 
-	guest_code(g, 0x1000, code, len);
 	sigaction(SIGUSR1, &act, &old);
 	handled = 0;
 	pthread_create(&thread, NULL, poke, &p);
@@ -206,8 +206,10 @@ static void interrupted(const char *what, const uint8_t *code, size_t len)
 {
 	struct guest g;
 
-	if (guest_init_irqchip(&g, 16))
-		interrupted_in(&g, what, code, len);
+	if (!guest_init_irqchip(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, len);
+	interrupted_in(&g, what);
 }
 
 static const uint8_t halted[] = { 0xfb, 0xf4, 0xeb, 0xfd }; /* sti; hlt; again */
@@ -909,6 +911,7 @@ static void mmu_pages(void)
 static void disabled_exits(void)
 {
 	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL), vcpu;
+	struct kvm_regs regs;
 	struct guest g;
 	uint64_t known = api.ioctl(vm, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_X86_DISABLE_EXITS);
 
@@ -917,10 +920,16 @@ static void disabled_exits(void)
 	refuses(EINVAL, vm_enable(vm, KVM_CAP_X86_DISABLE_EXITS, known ? known : 2), "not with a vCPU");
 	api.close(vcpu);
 	api.close(vm);
-	if (!(known & KVM_X86_DISABLE_EXITS_HLT))
+	if (!(known & KVM_X86_DISABLE_EXITS_HLT)) {
 		tap_skip("this engine always leaves guest code for HLT", "HLT without an exit");
-	else if (guest_init_cap(&g, 16, KVM_CAP_X86_DISABLE_EXITS, known))
-		interrupted_in(&g, "a halt without an exit", halted, sizeof(halted));
+	} else if (guest_init_cap(&g, 16, KVM_CAP_X86_DISABLE_EXITS, known)) {
+		/* Not in real mode, which some processors leave to the emulator */
+		guest_long_code(&g, 0x1000, halted, sizeof(halted));
+		api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+		regs.rflags |= 1 << 9;
+		api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
+		interrupted_in(&g, "a halt without an exit");
+	}
 }
 
 const struct api_case api_cases[] = {
