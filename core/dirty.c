@@ -238,6 +238,8 @@ long dirty_get_log(struct vm *vm, const struct kvm_dirty_log *log)
 	if (!slot)
 		goto unlock;
 	bytes = bitmap_bytes(slot);
+	if (vm->engine->slot_dirty_sync)
+		vm->engine->slot_dirty_sync(vm);
 	if (vm->manual_dirty_protect) {
 		error = host_copy_to_client((u64)(uintptr_t)log->dirty_bitmap, slot->dirty_bitmap, bytes);
 		goto unlock;

@@ -108,6 +108,8 @@ enum tlb_scope {
 	X(void, slot_flush_done, (struct vm * vm))
 
 #define ENGINE_OPS_OPTIONAL(X) \
+	/* Any thread, vm->slots_lock held: the writes that the hardware has noted are marked (dirty_mark()) when it returns. */ \
+	X(void, slot_dirty_sync, (struct vm * vm)) \
 	/* TSC scaling: guest TSC = host TSC * ratio; 0 or -EINVAL. */ \
 	X(int, set_tsc_khz, (struct vcpu * vcpu, u32 khz)) \
 	/* The thread has come to host CPU @cpu with this vCPU, or leaves it: around every ioctl of the vCPU. They do not sleep. */ \

@@ -89,7 +89,8 @@ long ioctl_dispatch(struct host_file *file, unsigned object, unsigned cmd, u64 a
 	void *data = NULL;
 	long r;
 
-	for (i = 0; i < ARRAY_SIZE(table); i++) {
+	/* KVM_RUN above all: without a size there is nothing to copy */
+	for (i = 0; size && i < ARRAY_SIZE(table); i++) {
 		if (table[i].cmd == cmd && (table[i].objects & object)) {
 			flow = table[i].flow;
 			break;

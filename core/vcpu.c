@@ -189,7 +189,7 @@ static bool poll_first(struct vcpu *vcpu, u64 start)
 			return true;
 		}
 		host_cpu_relax();
-	} while (++i % 16 || host_now_ns() - start < vcpu->halt_poll_ns);
+	} while (host_may_spin() && (++i % 16 || host_now_ns() - start < vcpu->halt_poll_ns));
 	return false;
 }
 

@@ -123,6 +123,8 @@ bool host_work_pending(void);
 /** Does it; may sleep, in no srcu section. 0, or what KVM_RUN returns at once: the host then does the rest and calls it again. */
 int host_work(void);
 void host_cond_resched(void);
+/** As far as the host tells, nobody else wants this CPU: a thread may spin for a while rather than sleep. */
+bool host_may_spin(void);
 /** One turn of a loop that waits for another thread without a lock: spins in the first rounds, then yields, then naps, where that can be. */
 void host_backoff(unsigned round);
 
@@ -220,6 +222,7 @@ void *host_page_alloc(void);
 /** The same below 4 GiB (hosts/user: anywhere): a table that CR3 points to outside of long mode. */
 void *host_page_alloc_low(void);
 void host_page_free(void *page);
+/** Of such a page, or of a single one from host_zalloc_pages(). */
 u64 host_page_phys(void *page);
 /** @nr such pages that follow each other for the hardware too. Their physical address is the first one's. */
 void *host_pages_alloc(unsigned nr);

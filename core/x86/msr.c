@@ -320,11 +320,14 @@ static enum x86_result set_mce(struct vcpu *vcpu, u32 index, u64 value, bool fro
 static enum x86_result set_misc_enable(struct vcpu *vcpu, u32 index, u64 value, bool from_client)
 {
 	u64 fixed = MISC_ENABLE_EMON | MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL;
+	bool mwait;
 
 	if (!from_client && ((vcpu->misc_enable ^ value) & fixed & ~MISC_ENABLE_EMON))
 		return X86_FAULT;
+	mwait = (vcpu->misc_enable ^ value) & MISC_ENABLE_MWAIT;
 	vcpu->misc_enable = value;
-	cpuid_runtime_update(vcpu);
+	if (mwait)
+		cpuid_runtime_update(vcpu);
 	return X86_CONTINUE;
 }
 

@@ -8,7 +8,7 @@
 #include "core/x86/msr.h"
 
 struct vmx_options vmx_options = {
-	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true,
+	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true, .flexpriority = true, .pml = true,
 	.ple_gap = 128, .ple_window = 4096,
 };
 struct vmx_caps vmx_caps;
@@ -43,6 +43,7 @@ static void find_mmu(struct vmx_caps *caps)
 		.nested = vmx_options.ept,
 		.huge_1g = vmx_options.ept && (ept & VMX_EPT_1G),
 		.accessed_dirty = vmx_options.ept_ad,
+		.notes_writes = vmx_options.pml,
 		.levels = 4,
 		.phys_bits = r[0] & 0xff,
 	};
@@ -59,6 +60,8 @@ static void settle_options(struct vmx_caps *caps, u32 cpu2)
 	vmx_options.unrestricted_guest &= vmx_options.ept && (cpu2 & CPU2_UNRESTRICTED_GUEST);
 	vmx_options.vpid &= (cpu2 & CPU2_VPID) && (caps->ept_vpid & vpid) == vpid;
 	vmx_options.vnmi &= !!(caps->pin & PIN_VIRTUAL_NMIS);
+	vmx_options.flexpriority &= !!(caps->cpu & CPU_TPR_SHADOW);
+	vmx_options.pml &= vmx_options.ept_ad && (cpu2 & CPU2_PML);
 	if (!(cpu2 & CPU2_PAUSE_LOOP))
 		vmx_options.ple_gap = 0;
 	if (!(caps->pin & PIN_PREEMPTION_TIMER))
@@ -74,20 +77,26 @@ static bool find_controls(struct vmx_caps *caps, unsigned true_ones)
 	/* Debug controls are ours to load (DR7), and so DEBUGCTL goes in and out as well */
 	if (!choose(MSR_VMX_PIN + true_ones, PIN_EXTERNAL_INTERRUPT | PIN_NMI,
 		    (vmx_options.vnmi ? PIN_VIRTUAL_NMIS : 0) | (vmx_options.longest_stay ? PIN_PREEMPTION_TIMER : 0), &caps->pin) ||
-	    !choose(MSR_VMX_CPU + true_ones, cpu_needed, CPU_SECONDARY, &caps->cpu) ||
+	    !choose(MSR_VMX_CPU + true_ones, cpu_needed, CPU_SECONDARY | CPU_TPR_SHADOW, &caps->cpu) ||
 	    !choose(MSR_VMX_EXIT + true_ones, EXIT_CTL_HOST_64, EXIT_CTL_LOAD_EFER | EXIT_CTL_LOAD_PAT, &caps->exit) ||
 	    !choose(MSR_VMX_ENTRY + true_ones, ENTRY_CTL_LOAD_DEBUG, ENTRY_CTL_LOAD_EFER | ENTRY_CTL_LOAD_PAT, &caps->entry))
 		return false;
 	if (caps->cpu & CPU_SECONDARY) {
 		choose(MSR_VMX_CPU2, 0,
 		       CPU2_EPT | CPU2_VPID | CPU2_UNRESTRICTED_GUEST | CPU2_WBINVD | CPU2_PAUSE_LOOP | CPU2_RDTSCP | CPU2_INVPCID |
-			       CPU2_TSC_SCALING, &cpu2);
+			       CPU2_TSC_SCALING | CPU2_APIC_ACCESSES | CPU2_PML, &cpu2);
 		if (cpu2 & (CPU2_EPT | CPU2_VPID))
 			caps->ept_vpid = msr_or_0(MSR_VMX_EPT_VPID);
 	}
 	settle_options(caps, cpu2);
-	caps->cpu2_optional = cpu2 & (CPU2_RDTSCP | CPU2_INVPCID);
-	cpu2 &= ~(CPU2_RDTSCP | CPU2_INVPCID);
+	caps->cpu2_optional = cpu2 & (CPU2_RDTSCP | CPU2_INVPCID | CPU2_APIC_ACCESSES | CPU2_PML);
+	cpu2 &= ~caps->cpu2_optional;
+	/* Of vCPUs whose local APIC is ours */
+	caps->cpu &= ~CPU_TPR_SHADOW;
+	if (!vmx_options.flexpriority || !vmx_options.ept)
+		caps->cpu2_optional &= ~CPU2_APIC_ACCESSES;
+	if (!vmx_options.pml)
+		caps->cpu2_optional &= ~CPU2_PML;
 	if (!vmx_options.ept)
 		cpu2 &= ~CPU2_EPT;
 	if (!vmx_options.unrestricted_guest)

@@ -4,6 +4,7 @@
  */
 #include "engines/vmx/vmx.h"
 
+#include "core/memslot.h"
 #include "core/x86/debug.h"
 #include "core/x86/hypercall.h"
 
@@ -117,6 +118,15 @@ static void io_access(struct vmx_vcpu *c, struct engine_exit *exit)
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------------ */
 
+/* The stack or a descriptor table of an event that is being delivered is no memory; else the instruction met it. */
+static void no_memory(struct vmx_vcpu *c, struct engine_exit *exit)
+{
+	if (c->vectoring & EVENT_VALID)
+		vmx_deliver(c, &c->event, exit);
+	else
+		exit->reason = EXIT_EMULATE;
+}
+
 static void mmu_result(struct vmx_vcpu *c, u64 addr, u32 access, struct engine_exit *exit)
 {
 	int error = 0;
@@ -124,13 +134,7 @@ static void mmu_result(struct vmx_vcpu *c, u64 addr, u32 access, struct engine_e
 	switch (mmu_fault(c->mmu, addr, access, &exit->event, &error)) {
 	case MMU_FIXED: exit->reason = EXIT_NONE; break;
 	case MMU_INJECT: exit->reason = EXIT_EXCEPTION; break;
-	case MMU_EMULATE:
-		/* The stack or a descriptor table of an event that is being delivered is no memory */
-		if (c->vectoring & EVENT_VALID)
-			vmx_deliver(c, &c->event, exit);
-		else
-			exit->reason = EXIT_EMULATE;
-		break;
+	case MMU_EMULATE: no_memory(c, exit); break;
 	case MMU_ERROR: mmu_error_exit(&c->vcpu, error, exit); break;
 	}
 }
@@ -195,7 +199,7 @@ static void undo_nmi_unblocking(struct vmx_vcpu *c, u16 reason)
 		u32 word = vmread(VMCS_EXIT_EVENT);
 
 		undo = (word & EVENT_NMI_UNBLOCKED) && (word & EVENT_VECTOR) != VEC_DF;
-	} else if (reason == VMX_EXIT_EPT_VIOLATION) {
+	} else if (reason == VMX_EXIT_EPT_VIOLATION || reason == VMX_EXIT_PML_FULL) {
 		undo = c->qualification & EPT_VIOLATION_NMI_UNBLOCKED;
 	}
 	if (undo)
@@ -204,10 +208,35 @@ static void undo_nmi_unblocking(struct vmx_vcpu *c, u16 reason)
 
 /* ---- the exit -------------------------------------------------------------------------------------------------------------------- */
 
+/*
+ * What the processor noted of pages written (28.3.6) goes to the dirty log before anybody can think that this vCPU is out of guest code:
+ * vmx_slot_dirty_sync() waits for just that.
+ */
+static void empty_pml(struct vmx_vcpu *c)
+{
+	struct vcpu *vcpu = &c->vcpu;
+	struct memslots *slots = vm_slots(vcpu->vm, vcpu_as_id(vcpu));
+	u16 next = vmread(VMCS_GUEST_PML_INDEX);
+
+	if (likely(next == PML_ENTRIES - 1))
+		return;
+	/* Beyond the last: it is full */
+	for (unsigned i = next < PML_ENTRIES ? next + 1 : 0; i < PML_ENTRIES; i++) {
+		u64 gfn = c->pml[i] >> HOST_PAGE_SHIFT;
+		struct memslot *slot = memslot_find(slots, gfn);
+
+		if (slot)
+			dirty_mark(vcpu->vm, vcpu, slot, gfn);
+	}
+	vmwrite(VMCS_GUEST_PML_INDEX, PML_ENTRIES - 1);
+}
+
 void vmx_exit_first(struct vmx_vcpu *c)
 {
 	u32 word;
 
+	if (c->pml)
+		empty_pml(c);
 	c->reason = vmread(VMCS_EXIT_REASON);
 	c->vectoring = vmread(VMCS_VECTORING_EVENT);
 	switch (c->reason & VMX_EXIT_BASIC) {
@@ -235,6 +264,7 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		return;
 	}
 	c->qualification = vmread(VMCS_EXIT_QUALIFICATION);
+	exit->hardware = (struct host_exit){ .isa = HOST_ISA_VMX, .reason = c->reason, .info1 = c->qualification, .intr_info = c->vectoring };
 	if (unlikely(c->vectoring & EVENT_VALID))
 		requeue(c);
 	if (vmx_options.vnmi)
@@ -272,6 +302,8 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		/* Tables mark what is no memory so */
 		mmu_result(c, vmread(VMCS_GUEST_PHYSICAL), 0, exit);
 		break;
+	case VMX_EXIT_APIC_ACCESS: no_memory(c, exit); break;
+	case VMX_EXIT_PML_FULL: /* its page was emptied: vmx_exit_first() */
 	case VMX_EXIT_MACHINE_CHECK:
 	case VMX_EXIT_TPR_BELOW_THRESHOLD:
 	case VMX_EXIT_PREEMPTION_TIMER: break;

@@ -11,6 +11,8 @@
 /* Whether to use what the processor may have; vmx_setup() clears what it has not. */
 struct vmx_options {
 	bool ept, ept_ad, unrestricted_guest, vpid, vnmi;
+	bool flexpriority; /* TPR shadow (29.3), and with EPT the APIC-access page (29.4) */
+	bool pml;	   /* page-modification logging (28.3.6) */
 	unsigned ple_gap, ple_window; /* TSC ticks; a gap of 0: PAUSE does not exit */
 	/* The longest stay in guest code, in ticks of the preemption timer (25.5.1); 0: until something happens. Only for processors whose
 	 * interrupts do not end it: Bochs holds them back when guest code is entered with IF clear. */

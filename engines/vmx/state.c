@@ -9,6 +9,7 @@
 
 #include "core/x86/cpuid.h"
 #include "core/x86/debug.h"
+#include "core/x86/irqchip/irqchip.h"
 
 /* Bits that the guest changes without an exit. All others are the host's: a write of them exits. */
 #define CR0_GUEST (CR0_TS)
@@ -60,6 +61,16 @@ void vmx_state_init(struct vmx_vcpu *c)
 	vmwrite(VMCS_PIN_CONTROLS, c->pin_ctl);
 	if (c->vpid)
 		vmwrite(VMCS_VPID, c->vpid);
+	if (vmx_options.flexpriority && c->vcpu.lapic) {
+		vmwrite(VMCS_VIRTUAL_APIC, host_page_phys(lapic_page(&c->vcpu)));
+		vmwrite(VMCS_TPR_THRESHOLD, 0);
+		if (to_vmx_vm(c->vcpu.vm)->apic_access)
+			vmwrite(VMCS_APIC_ACCESS, host_page_phys(to_vmx_vm(c->vcpu.vm)->apic_access));
+	}
+	if (c->pml) {
+		vmwrite(VMCS_PML, host_page_phys(c->pml));
+		vmwrite(VMCS_GUEST_PML_INDEX, PML_ENTRIES - 1);
+	}
 	if (vmx_caps.cpu2 & CPU2_PAUSE_LOOP) {
 		vmwrite(VMCS_PLE_GAP, vmx_options.ple_gap);
 		vmwrite(VMCS_PLE_WINDOW, vmx_options.ple_window);
@@ -395,6 +406,12 @@ static void write_controls(struct vmx_vcpu *c)
 		cpu2 |= vmx_caps.cpu2_optional & CPU2_RDTSCP;
 	if (vcpu_has_feature(vcpu, X86_FEATURE_INVPCID))
 		cpu2 |= vmx_caps.cpu2_optional & CPU2_INVPCID;
+	if (vmx_options.flexpriority && vcpu->lapic) {
+		cpu = (cpu | CPU_TPR_SHADOW) & ~(CPU_CR8_LOAD | CPU_CR8_STORE);
+		cpu2 |= vmx_caps.cpu2_optional & CPU2_APIC_ACCESSES;
+	}
+	if (c->pml)
+		cpu2 |= CPU2_PML;
 	if (!vmx_options.ept)
 		exceptions |= 1U << VEC_PF;
 	if (unlikely(vcpu->guest_debug & KVM_GUESTDBG_USE_SW_BP))
@@ -422,6 +439,12 @@ void vmx_state_entry(struct vmx_vcpu *c, const struct x86_event *event)
 	u64 rflags = s->rflags;
 
 	write_controls(c);
+	if (c->cpu_ctl & CPU_TPR_SHADOW) {
+		u8 threshold = lapic_tpr_threshold(&c->vcpu);
+
+		if (unlikely(threshold != c->tpr_threshold))
+			vmwrite(VMCS_TPR_THRESHOLD, c->tpr_threshold = threshold);
+	}
 	if (unlikely(vmx_options.longest_stay))
 		vmwrite(VMCS_PREEMPTION_TIMER, vmx_options.longest_stay);
 	/* 26.3.1.5: an interrupt that is injected finds none of these */

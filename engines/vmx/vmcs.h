@@ -10,6 +10,7 @@
 enum vmcs_field {
 	/* 16 bits */
 	VMCS_VPID = 0x0000,
+	VMCS_GUEST_PML_INDEX = 0x0812,
 	VMCS_GUEST_ES_SEL = 0x0800, /* ES, CS, SS, DS, FS, GS, LDTR, TR, each 2 on: the order of core's SEG_* */
 	VMCS_HOST_ES_SEL = 0x0c00,
 	VMCS_HOST_CS_SEL = 0x0c02,
@@ -27,7 +28,9 @@ enum vmcs_field {
 	VMCS_EXIT_MSR_LOAD = 0x2008,
 	VMCS_ENTRY_MSR_LOAD = 0x200a,
 	VMCS_TSC_OFFSET = 0x2010,
+	VMCS_PML = 0x200e,
 	VMCS_VIRTUAL_APIC = 0x2012,
+	VMCS_APIC_ACCESS = 0x2014,
 	VMCS_EPTP = 0x201a,
 	VMCS_TSC_MULTIPLIER = 0x2032,
 	VMCS_GUEST_PHYSICAL = 0x2400,
@@ -139,6 +142,7 @@ enum vmcs_field {
 #define CPU_SECONDARY	     BIT64(31)
 
 /* Secondary ones */
+#define CPU2_APIC_ACCESSES	BIT64(0)
 #define CPU2_EPT		BIT64(1)
 #define CPU2_DESCRIPTOR_TABLE	BIT64(2)
 #define CPU2_RDTSCP		BIT64(3)
@@ -149,6 +153,7 @@ enum vmcs_field {
 #define CPU2_RDRAND		BIT64(11)
 #define CPU2_INVPCID		BIT64(12)
 #define CPU2_RDSEED		BIT64(16)
+#define CPU2_PML		BIT64(17)
 #define CPU2_XSAVES		BIT64(20)
 #define CPU2_TSC_SCALING	BIT64(25)
 
@@ -178,6 +183,9 @@ enum vmcs_field {
 
 #define PENDING_DEBUG_BS BIT64(14)
 
+/* 28.3.6: the log is a page, filled from its end */
+#define PML_ENTRIES (HOST_PAGE_SIZE / sizeof(u64))
+
 /* Exit reasons, appendix C */
 enum vmx_exit_reason {
 	VMX_EXIT_EXCEPTION_OR_NMI = 0,
@@ -205,6 +213,7 @@ enum vmx_exit_reason {
 	VMX_EXIT_PAUSE = 40,
 	VMX_EXIT_MACHINE_CHECK = 41,
 	VMX_EXIT_TPR_BELOW_THRESHOLD = 43,
+	VMX_EXIT_APIC_ACCESS = 44,
 	VMX_EXIT_EPT_VIOLATION = 48,
 	VMX_EXIT_EPT_MISCONFIGURATION = 49,
 	VMX_EXIT_INVEPT = 50,
@@ -214,6 +223,7 @@ enum vmx_exit_reason {
 	VMX_EXIT_XSETBV = 55,
 	VMX_EXIT_INVPCID = 58,
 	VMX_EXIT_VMFUNC = 59,
+	VMX_EXIT_PML_FULL = 62,
 };
 #define VMX_EXIT_BASIC	      0xffffU
 #define VMX_EXIT_ENTRY_FAILED BIT64(31)

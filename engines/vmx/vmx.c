@@ -4,6 +4,7 @@
 #include "engines/vmx/vmx.h"
 
 #include "core/x86/hypercall.h"
+#include "core/x86/irqchip/irqchip.h"
 #include "core/x86/msr.h"
 
 /* ---- for the module ----------------------------------------------------------------------------------------------------- */
@@ -66,14 +67,38 @@ int vmx_setup(void)
 
 /* ---- VMs and vCPUs --------------------------------------------------------------------------------------------------------- */
 
-static int vmx_vm_init(struct vm *vm)
+/* 29.4: accesses to this page are accesses to the local APIC of whose vCPU it is. */
+static int make_apic_access_page(struct vmx_vm *v)
 {
-	return mmu_create(vm, &vmx_caps.mmu, &to_vmx_vm(vm)->mmu);
+	if (!(vmx_caps.cpu2_optional & CPU2_APIC_ACCESSES))
+		return 0;
+	v->apic_access = host_page_alloc();
+	if (!v->apic_access)
+		return -ENOMEM;
+	mmu_own_page(v->mmu, LAPIC_USUAL_ADDRESS >> HOST_PAGE_SHIFT, host_page_phys(v->apic_access));
+	return 0;
 }
 
 static void vmx_vm_destroy(struct vm *vm)
 {
-	mmu_destroy(to_vmx_vm(vm)->mmu);
+	struct vmx_vm *v = to_vmx_vm(vm);
+
+	mmu_destroy(v->mmu);
+	if (v->apic_access)
+		host_page_free(v->apic_access);
+}
+
+static int vmx_vm_init(struct vm *vm)
+{
+	struct vmx_vm *v = to_vmx_vm(vm);
+	int error = mmu_create(vm, &vmx_caps.mmu, &v->mmu);
+
+	if (error)
+		return error;
+	error = make_apic_access_page(v);
+	if (error)
+		mmu_destroy(v->mmu);
+	return error;
 }
 
 static void vmx_vcpu_destroy(struct vcpu *vcpu)
@@ -88,6 +113,8 @@ static void vmx_vcpu_destroy(struct vcpu *vcpu)
 		host_fpu_free(c->fpu);
 	if (c->efer_switch)
 		host_page_free(c->efer_switch);
+	if (c->pml)
+		host_page_free(c->pml);
 	if (c->vmcs)
 		host_page_free(c->vmcs);
 }
@@ -95,20 +122,23 @@ static void vmx_vcpu_destroy(struct vcpu *vcpu)
 static int vmx_vcpu_init(struct vcpu *vcpu)
 {
 	struct vmx_vcpu *c = to_vmx(vcpu);
+	bool logs = vmx_options.pml && !vcpu->vm->dirty_ring_bytes;
 	int error;
 
 	vcpu->emul.s = &vcpu->x86;
 	vcpu->emul.ops = &vcpu_emul_ops;
 	vcpu->regs_avail = vcpu->regs_dirty = REGS_ALL;
 	c->cpu = -1;
-	c->cr3 = c->root = c->pat = ~0ULL; /* no value of any: all are written at first */
+	c->cr3 = c->root = c->pat = c->apic_base = ~0ULL; /* no value of any: all are written at first */
 	c->tsc_offset = BIT64(63);
 	c->interruptibility = ~0U;
 	c->vmcs = host_page_alloc();
 	c->fpu = host_fpu_alloc();
 	if (!vmx_caps.efer)
 		c->efer_switch = host_page_alloc();
-	error = c->vmcs && c->fpu && (vmx_caps.efer || c->efer_switch) ? 0 : -ENOMEM;
+	if (logs)
+		c->pml = host_page_alloc();
+	error = c->vmcs && c->fpu && (vmx_caps.efer || c->efer_switch) && (!logs || c->pml) ? 0 : -ENOMEM;
 	if (!error)
 		error = mmu_vcpu_create(to_vmx_vm(vcpu->vm)->mmu, vcpu, &c->mmu);
 	if (error) {
@@ -178,6 +208,30 @@ static void vmx_slot_write_protect(struct vm *vm, const struct memslot *slot, u6
 static void vmx_slot_flush_done(struct vm *vm)
 {
 	mmu_slot_flush_done(to_vmx_vm(vm)->mmu);
+}
+
+static void vmx_slot_dirty_sync(struct vm *vm)
+{
+	/* Who leaves guest code empties its log */
+	if (vmx_options.pml && !vm->dirty_ring_bytes)
+		vm_request_all(vm, REQ_EVENT, true);
+}
+
+/*
+ * The page of the local APIC is one for all vCPUs: once one of them has its APIC elsewhere, or none, or the client has the APICs, accesses
+ * exit as those to any device. False: the vCPU was out of guest code meanwhile.
+ */
+static bool apic_page_is_right(struct vmx_vcpu *c)
+{
+	struct vmx_vm *v = to_vmx_vm(c->vcpu.vm);
+
+	c->apic_base = c->vcpu.apic_base;
+	if (!v->apic_access || (c->vcpu.lapic && lapic_is_where_expected(&c->vcpu)) || __atomic_load_n(&v->apic_moved, __ATOMIC_ACQUIRE))
+		return true;
+	vcpu_leave_guest(&c->vcpu);
+	mmu_own_page(v->mmu, 0, 0);
+	__atomic_store_n(&v->apic_moved, true, __ATOMIC_RELEASE);
+	return false;
 }
 
 /* The root of this entry's tables. False: @exit says why there is none. */
@@ -271,6 +325,8 @@ static void vmx_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 
 	memset(exit, 0, sizeof(*exit));
 	c->event_valid = false;
+	if (unlikely(c->apic_base != vcpu->apic_base) && !apic_page_is_right(c))
+		goto out;
 	vmx_state_flush(c);
 	if (unlikely(!c->runnable)) {
 		if (injects)
@@ -315,6 +371,7 @@ struct engine_ops vmx_engine = {
 	.slot_flush = vmx_slot_flush,
 	.slot_write_protect = vmx_slot_write_protect,
 	.slot_flush_done = vmx_slot_flush_done,
+	.slot_dirty_sync = vmx_slot_dirty_sync,
 	.set_tsc_khz = vmx_set_tsc_khz,
 	.vcpu_load = vmx_vcpu_load,
 	.vcpu_put = vmx_vcpu_put,

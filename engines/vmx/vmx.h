@@ -25,7 +25,7 @@
 struct vmx_caps {
 	u32 revision;
 	u32 pin, cpu, cpu2, exit, entry; /* controls of every vCPU; a vCPU adds to them */
-	u32 cpu2_optional;		 /* RDTSCP, INVPCID: for guests whose CPUID shows them */
+	u32 cpu2_optional;		 /* RDTSCP, INVPCID: for guests whose CPUID shows them; APIC_ACCESSES, PML: see vmx_vcpu */
 	u64 cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
 	u64 ept_vpid;
 	bool efer, pat; /* switched by VM entry and exit */
@@ -62,6 +62,8 @@ struct vmx_host {
 struct vmx_vm {
 	struct vm vm;
 	struct mmu *mmu;
+	void *apic_access; /* (i) the page that stands for local APICs; NULL: none does */
+	bool apic_moved;   /* (a) some vCPU has its elsewhere, so that no page can */
 };
 
 struct vmx_vcpu {
@@ -71,6 +73,7 @@ struct vmx_vcpu {
 	struct mmu_vcpu *mmu;
 	struct host_fpu *fpu;
 	u16 vpid; /* (i) 0: none */
+	u64 *pml; /* (i) NULL: none */
 
 	/* cpu.c */
 	s32 cpu; /* on whose list this is; -1: on none. (a) changed on that CPU only, interrupts off */
@@ -89,6 +92,8 @@ struct vmx_vcpu {
 	u64 tsc_offset, tsc_multiplier, pat, root, cr3, msr_bitmap_phys;
 	struct vmx_msr_entry *efer_switch; /* without EFER controls: the guest's and the host's, for the MSR areas */
 
+	u64 apic_base; /* as it was when the page was last looked at */
+	u8 tpr_threshold;
 	u8 flush;	 /* FLUSH_* */
 	bool runnable;	 /* the processor can run the state as it is; else it is emulated */
 	bool window_irq, window_nmi;

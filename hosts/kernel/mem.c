@@ -26,6 +26,7 @@ void *host_zalloc_pages(size_t size)
 {
 	if (!size || PAGE_ALIGN(size) < size || host_alloc_fails())
 		return NULL;
+	/* A single page is never from vmalloc: host_page_phys() */
 	return kvzalloc(PAGE_ALIGN(size), GFP_KERNEL_ACCOUNT);
 }
 

@@ -4,6 +4,7 @@
 #include <linux/memcontrol.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #include <linux/smp.h>
 #include <linux/task_work.h>
 #include <asm/fpu/api.h>
@@ -95,6 +96,11 @@ int host_work(void)
 	/* The system call begins again when it is done. The way out looks at that only where a signal may be. */
 	set_thread_flag(TIF_SIGPENDING);
 	return -ERESTARTNOINTR;
+}
+
+bool host_may_spin(void)
+{
+	return single_task_running() && !need_resched();
 }
 
 unsigned host_thread_hint(void)

@@ -84,6 +84,11 @@ int host_work(void)
 	return 0;
 }
 
+bool host_may_spin(void)
+{
+	return true; /* it does not tell */
+}
+
 /* All signals are blocked meanwhile: a handler that calls sigaction() would wait for itself. */
 static u64 lock_actions(void)
 {

@@ -123,6 +123,51 @@ void guest_code(struct guest *g, uint16_t ip, const void *code, size_t len)
 	api.ioctl(g->vcpu, KVM_SET_REGS, &regs);
 }
 
+enum { LONG_PML4 = 0x8000, LONG_PDPT = 0x9000, LONG_PD = 0xa000, LONG_PD_3 = 0xb000, LONG_GDT = 0xc000, LONG_IDT = 0xd000 };
+
+void guest_long_code(struct guest *g, uint16_t ip, const void *code, size_t len)
+{
+	struct kvm_segment seg = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+	struct kvm_regs regs = { .rip = ip, .rflags = 2, .rsp = 0x8000 };
+	uint64_t *table = (uint64_t *)(g->mem + LONG_PML4);
+	struct kvm_sregs sregs;
+
+	memset(table, 0, LONG_IDT - LONG_PML4);
+	table[0] = LONG_PDPT | 3;
+	table[512] = LONG_PD | 3;
+	table[512 + 3] = LONG_PD_3 | 3;
+	for (unsigned i = 0; i < 32; i++)
+		table[1024 + i] = (uint64_t)i << 21 | 0x83;
+	table[1536 + 0x1f7] = 0xfee00000 | 0x9b;
+	table = (uint64_t *)(g->mem + LONG_GDT);
+	table[1] = 0x00af9b000000ffffULL;
+	table[2] = 0x00cf93000000ffffULL;
+	memcpy(g->mem + ip, code, len);
+	api.ioctl(g->vcpu, KVM_GET_SREGS, &sregs);
+	sregs.ds = sregs.es = sregs.ss = sregs.fs = sregs.gs = seg;
+	seg.selector = 8;
+	seg.type = 11;
+	seg.db = 0;
+	seg.l = 1;
+	sregs.cs = seg;
+	sregs.gdt.base = LONG_GDT;
+	sregs.gdt.limit = 23;
+	sregs.idt.base = LONG_IDT;
+	sregs.idt.limit = 0xfff;
+	sregs.cr0 = 0x80050033;
+	sregs.cr3 = LONG_PML4;
+	sregs.cr4 = 0x20;
+	sregs.efer = 0x500;
+	accepts(api.ioctl(g->vcpu, KVM_SET_SREGS, &sregs), "64-bit mode");
+	api.ioctl(g->vcpu, KVM_SET_REGS, &regs);
+}
+
+void guest_gate(struct guest *g, uint8_t vector, uint16_t ip, const void *code, size_t len)
+{
+	memcpy(g->mem + LONG_IDT + 16 * vector, &(uint64_t[]){ ip | 8 << 16 | 0x8eULL << 40, 0 }, 16);
+	memcpy(g->mem + ip, code, len);
+}
+
 int guest_run(struct guest *g)
 {
 	int r;

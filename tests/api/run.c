@@ -180,14 +180,14 @@ static void *poke(void *arg)
 }
 
 /* The guest runs @what, without an end, until a signal. Closes it. */
-static void interrupted_in(struct guest *g, const char *what, const uint8_t *code, size_t len)
+/* The guest has its code. */
+static void interrupted_in(struct guest *g, const char *what)
 {
 	struct sigaction act = { .sa_handler = on_signal }, old;
 	struct poker p = { pthread_self(), SIGUSR1, false };
 	pthread_t thread;
 	int r, error;
 
-	guest_code(g, 0x1000, code, len);
 	sigaction(SIGUSR1, &act, &old);
 	handled = 0;
 	pthread_create(&thread, NULL, poke, &p);
@@ -206,8 +206,10 @@ static void interrupted(const char *what, const uint8_t *code, size_t len)
 {
 	struct guest g;
 
-	if (guest_init_irqchip(&g, 16))
-		interrupted_in(&g, what, code, len);
+	if (!guest_init_irqchip(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, len);
+	interrupted_in(&g, what);
 }
 
 static const uint8_t halted[] = { 0xfb, 0xf4, 0xeb, 0xfd }; /* sti; hlt; again */
@@ -309,6 +311,45 @@ static void dirty_log(void)
 		equals(bitmap & (1 << 4 | 1 << 6), 0, "their neighbours are not");
 		api.ioctl(g.vm, KVM_GET_DIRTY_LOG, &log);
 		equals(bitmap, 0, "once read, nothing is dirty");
+	}
+	guest_done(&g);
+}
+
+static bool has_logged(const uint64_t *bitmap, unsigned first, unsigned end, unsigned step)
+{
+	for (unsigned i = 256; i < 2048; i++)
+		if (((bitmap[i / 64] >> i % 64) & 1) != (i >= first && i < end && !((i - first) % step)))
+			return false;
+	return true;
+}
+
+/* More pages at once than a processor that keeps the log itself notes before it must be asked: it has 512 entries. */
+static void dirty_many(void)
+{
+	/* 1: mov byte [rdi], 1; add rdi, rdx; dec rcx; jnz 1b; out 0x10, al */
+	static const char code[] = "\xc6\x07\x01\x48\x01\xd7\x48\xff\xc9\x75\xf5\xe6\x10";
+	static uint64_t bitmap[2048 / 64];
+	static const struct {
+		unsigned first, count, step;
+	} rounds[] = { { 256, 1700, 1 }, { 256, 1700, 1 }, { 700, 1, 1 }, { 300, 512, 1 }, { 300, 511, 3 }, { 300, 513, 2 } };
+	struct kvm_dirty_log log = { .dirty_bitmap = bitmap };
+	struct kvm_regs regs;
+	struct guest g;
+
+	if (!guest_init(&g, 2048))
+		return;
+	accepts(set_region(g.vm, 0, KVM_MEM_LOG_DIRTY_PAGES, 0, g.mem_size, g.mem), "a logged guest");
+	for (unsigned i = 0; i < sizeof(rounds) / sizeof(rounds[0]); i++) {
+		guest_long_code(&g, 0x1000, code, sizeof(code));
+		api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+		regs.rdi = rounds[i].first * 4096;
+		regs.rcx = rounds[i].count;
+		regs.rdx = rounds[i].step * 4096;
+		api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
+		equals(guest_run(&g), KVM_EXIT_IO, "round %u: it writes %u pages", i, rounds[i].count);
+		api.ioctl(g.vm, KVM_GET_DIRTY_LOG, &log);
+		tap_ok(has_logged(bitmap, rounds[i].first, rounds[i].first + rounds[i].count * rounds[i].step, rounds[i].step),
+		       "the log has these, and no others");
 	}
 	guest_done(&g);
 }
@@ -874,6 +915,7 @@ static void mmu_pages(void)
 static void disabled_exits(void)
 {
 	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL), vcpu;
+	struct kvm_regs regs;
 	struct guest g;
 	uint64_t known = api.ioctl(vm, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_X86_DISABLE_EXITS);
 
@@ -882,10 +924,16 @@ static void disabled_exits(void)
 	refuses(EINVAL, vm_enable(vm, KVM_CAP_X86_DISABLE_EXITS, known ? known : 2), "not with a vCPU");
 	api.close(vcpu);
 	api.close(vm);
-	if (!(known & KVM_X86_DISABLE_EXITS_HLT))
+	if (!(known & KVM_X86_DISABLE_EXITS_HLT)) {
 		tap_skip("this engine always leaves guest code for HLT", "HLT without an exit");
-	else if (guest_init_cap(&g, 16, KVM_CAP_X86_DISABLE_EXITS, known))
-		interrupted_in(&g, "a halt without an exit", halted, sizeof(halted));
+	} else if (guest_init_cap(&g, 16, KVM_CAP_X86_DISABLE_EXITS, known)) {
+		/* Not in real mode, which some processors leave to the emulator */
+		guest_long_code(&g, 0x1000, halted, sizeof(halted));
+		api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+		regs.rflags |= 1 << 9;
+		api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
+		interrupted_in(&g, "a halt without an exit");
+	}
 }
 
 const struct api_case api_cases[] = {
@@ -899,6 +947,7 @@ const struct api_case api_cases[] = {
 	{ "masked-signal", masked_signal },
 	{ "flag-alone", flag_alone },
 	{ "dirty-log", dirty_log },
+	{ "dirty-many", dirty_many },
 	{ "dirty-ring", dirty_ring },
 	{ "ring-full", ring_full },
 	{ "vanished", vanished },

@@ -365,7 +365,8 @@ static void clocks(void)
 	if (!guest_init(&g, 4))
 		return;
 	khz = accepts(api.ioctl(g.vcpu, KVM_GET_TSC_KHZ, 0UL), "KVM_GET_TSC_KHZ");
-	tap_ok(khz > 100000, "the TSC runs at %ld kHz", khz);
+	/* Bochs counts 50 million a second */
+	tap_ok(khz > 10000, "the TSC runs at %ld kHz", khz);
 	accepts(api.ioctl(g.vcpu, KVM_SET_TSC_KHZ, (unsigned long)khz), "KVM_SET_TSC_KHZ to what it is");
 	refuses(EINVAL, api.ioctl(g.vcpu, KVM_KVMCLOCK_CTRL, 0UL), "KVM_KVMCLOCK_CTRL without a kvmclock is refused");
 	guest_done(&g);

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from guest import Guest  # noqa: E402
 from tap import Tap  # noqa: E402
 
-PATIENCE = 240
+PATIENCE = 600
 OVERHEAD_KIB = 64 << 10  # over the guest's memory, with one vCPU, after a boot
 
 

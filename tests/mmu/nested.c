@@ -20,6 +20,8 @@ static const struct {
 	{ "NPT", { .format = MMU_X86, .nested = true, .huge_1g = true, .accessed_dirty = true, .levels = 4, .phys_bits = 48 } },
 	{ "NPT of 5 levels", { .format = MMU_X86, .nested = true, .huge_1g = true, .accessed_dirty = true, .levels = 5, .phys_bits = 48 } },
 	{ "EPT", { .format = MMU_EPT, .nested = true, .huge_1g = true, .accessed_dirty = true, .levels = 4, .phys_bits = 48 } },
+	{ "EPT with a log", { .format = MMU_EPT, .nested = true, .huge_1g = true, .accessed_dirty = true, .notes_writes = true, .levels = 4,
+			      .phys_bits = 48 } },
 	{ "EPT without A and D", { .format = MMU_EPT, .nested = true, .levels = 4, .phys_bits = 48 } },
 };
 
@@ -98,6 +100,13 @@ static void holes(unsigned i)
 	tap_ok(good && !rig_host.gets, "%s: where no slot is, the instruction is emulated", format);
 	rig_slot(&r, 1, BASE + RAM, ram, 4096, 0);
 	tap_ok(at(BASE + RAM, 0, ram), "%s: a slot that comes is seen", format);
+	mmu_own_page(r.mmu, G >> 12, hva(space));
+	tap_ok(at(G + 12, 0, space + 12) && at(G + 12, PFERR_W, space + 12) && rig_touch(&r, 0, G + 4096, 0) == RIG_EMULATE,
+	       "%s: a page of the engine's is where it says", format);
+	rig_serve(&r, 0);
+	mmu_own_page(r.mmu, 0, 0);
+	tap_ok(rig_serve(&r, 0) && rig_touch(&r, 0, G + 12, 0) == RIG_EMULATE && rig_touch(&r, 0, 12, 0) == RIG_EMULATE,
+	       "%s: until it says so no more, and then that is flushed", format);
 	rig_close(&r);
 }
 
@@ -229,6 +238,18 @@ static void dirty_log(unsigned i)
 	tap_ok(rig_serve(&r, 0), "%s: taking the log flushes", format);
 	good = log_round() && log_round();
 	tap_ok(good, "%s: each round has its own writes", format);
+	if (formats[i].config.notes_writes) {
+		r.faults = r.noted = 0;
+		for (unsigned page = 0; page < RAM / 4096; page++)
+			good &= at(BASE + page * 4096ULL, PFERR_W, ram + page * 4096ULL);
+		get_log();
+		r.faults = r.noted = 0;
+		tap_ok(good && log_round() && !r.faults && r.noted > 100, "%s: what is mapped is logged without faults", format);
+		r.noted = 0;
+		good = !rig_slot(&r, 1, 5 * G, ram, RAM, 0) && at(5 * G, 0, ram) && at(5 * G, PFERR_W, ram);
+		tap_ok(good && !r.noted, "%s: of a slot without a log nothing is noted", format);
+		rig_slot(&r, 1, 5 * G, ram, 0, 0);
+	}
 	at(BASE, PFERR_W, ram);
 	get_log();
 	gets = rig_host.gets;

@@ -199,6 +199,17 @@ int rig_slot(struct rig *r, u32 id, u64 gpa, void *ram, u64 size, u32 flags)
 
 /* ---- the hardware's walk ------------------------------------------------------------------------------------- */
 
+/* Page-modification logging, SDM 3C 28.3.6, with a log that is emptied at once. */
+static void note_write(struct rig *r, u64 gfn)
+{
+	struct memslot *slot = memslot_find(vm_slots(r->vm, 0), gfn);
+
+	if (r->config.notes_writes && !r->vm->dirty_ring_bytes && slot) {
+		r->noted++;
+		dirty_mark(r->vm, r->vcpu[0], slot, gfn);
+	}
+}
+
 /* SDM 3C 28.3.2; the walk ends with an EPT violation. */
 static bool walk_ept(struct rig *r, u64 root, u64 addr, u32 access, bool touch, struct rig_translation *t)
 {
@@ -230,8 +241,8 @@ static bool walk_ept(struct rig *r, u64 root, u64 addr, u32 access, bool touch, 
 			t->error = access | PFERR_P;
 			return false;
 		}
-		if (touch && r->config.accessed_dirty && (access & PFERR_W))
-			__atomic_fetch_or(entry, 0x200, __ATOMIC_SEQ_CST);
+		if (touch && r->config.accessed_dirty && (access & PFERR_W) && !(__atomic_fetch_or(entry, 0x200, __ATOMIC_SEQ_CST) & 0x200))
+			note_write(r, addr >> 12);
 		*t = (struct rig_translation){ .phys = (value & MASK64(51, shift)) | (addr & (BIT64(shift) - 1)), .entry = value, .level = level,
 					       .writable = rights & 2, .executable = rights & 4, .user = true };
 		return true;

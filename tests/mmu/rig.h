@@ -34,6 +34,7 @@ struct rig {
 	struct mmu_config config;
 	unsigned faults;	   /* that mmu_fault() was asked to fix */
 	unsigned flushes;	   /* of TLBs, all vCPUs */
+	unsigned noted;		   /* writes that set a D bit, where the configuration says that they are noted */
 	struct rig_translation at; /* of the last rig_touch() */
 	struct x86_event event;	   /* and the guest's own fault */
 	int error;

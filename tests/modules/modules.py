@@ -10,8 +10,8 @@
 	tests/modules/modules.py clients-long     all of these with each other
 	tests/modules/modules.py moves   a VM goes from lite to trine-amd and back, through the API
 	tests/modules/modules.py moves-debian     the same, Debian's kernel in QEMU
-	tests/modules/modules.py vmx     in Bochs: the API's tests, and Debian's kernel in a guest; EPT and unrestricted guest
-	tests/modules/modules.py vmx-restricted   the same where real mode is emulated
+	tests/modules/modules.py vmx     in Bochs: the API's tests, what takes no exits, and Debian's kernel in a guest; EPT and unrestricted guest
+	tests/modules/modules.py vmx-restricted   the API's tests and the guest where real mode is emulated, and each access of CR8 exits
 	tests/modules/modules.py vmx-shadow       the same without EPT
 """
 import os
@@ -142,6 +142,10 @@ def main():
             return
         programs, commands, added = API_IN_BOCHS, API_IN_BOCHS + [BOOT], []
         machine = bochs_subject(BOCHS[sys.argv[1]])
+        if sys.argv[1] == "vmx":
+            commands, added = API_IN_BOCHS + ["spared", BOOT], ["tests/spared=" + os.path.join(HERE, "spared.sh")]
+        elif sys.argv[1] == "vmx-restricted":
+            machine += ["--option", "trine-intel:flexpriority=0"]
     elif sys.argv[1] in SUBJECTS:
         programs, commands, added = SUBJECTS[sys.argv[1]]
         machine = ["--engine", "amd", "--timeout", "1100"]

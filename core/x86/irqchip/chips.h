@@ -75,7 +75,7 @@ enum { APIC_DM_FIXED, APIC_DM_LOWEST, APIC_DM_SMI, APIC_DM_RESERVED, APIC_DM_NMI
 #define APIC_BASE_EXTD	 BIT64(10)
 #define APIC_BASE_ENABLE BIT64(11)
 #define APIC_BASE_ADDR	 MASK64(51, 12)
-#define APIC_DEFAULT_BASE 0xfee00000ULL
+#define APIC_DEFAULT_BASE LAPIC_USUAL_ADDRESS
 
 /*
  * A local APIC. The register page belongs to its vCPU's thread; other threads only set bits of IRR and TMR, the latches

@@ -28,6 +28,14 @@ u64 lapic_get_tsc_deadline(struct vcpu *vcpu);
 void lapic_set_tsc_deadline(struct vcpu *vcpu, u64 tsc);
 u64 lapic_get_cr8(struct vcpu *vcpu);
 void lapic_set_cr8(struct vcpu *vcpu, u64 value);
+/**
+ * For processors that work on the registers themselves (SDM 3C 29.1): the page of them, which host_page_phys() knows; whether the guest
+ * has them at their usual address, not as MSRs; the class of the highest request when it waits for a lower TPR, else 0.
+ */
+void *lapic_page(struct vcpu *vcpu);
+bool lapic_is_where_expected(struct vcpu *vcpu);
+unsigned lapic_tpr_threshold(struct vcpu *vcpu);
+#define LAPIC_USUAL_ADDRESS 0xfee00000ULL
 void lapic_get_state(struct vcpu *vcpu, struct kvm_lapic_state *state);
 int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state);
 /** INIT and SIPI that arrived: applied on the vCPU thread by run.c; true when mp_state changed. */

@@ -279,6 +279,24 @@ static void lapic_send_ipi(struct lapic *l, u32 low, u32 dest)
 	irq_deliver(l->vcpu->vm, l->vcpu, &irq);
 }
 
+void *lapic_page(struct vcpu *vcpu)
+{
+	return vcpu->lapic->regs;
+}
+
+bool lapic_is_where_expected(struct vcpu *vcpu)
+{
+	return (vcpu->apic_base & (APIC_BASE_ADDR | APIC_BASE_ENABLE | APIC_BASE_EXTD)) == (APIC_DEFAULT_BASE | APIC_BASE_ENABLE);
+}
+
+unsigned lapic_tpr_threshold(struct vcpu *vcpu)
+{
+	int irr = lapic_highest(vcpu->lapic, APIC_IRR);
+	unsigned class = irr < 0 ? 0 : (unsigned)irr >> 4;
+
+	return class <= lapic_get_cr8(vcpu) ? class : 0;
+}
+
 u64 lapic_get_cr8(struct vcpu *vcpu)
 {
 	return (lapic_reg(vcpu->lapic, APIC_TPR) >> 4) & 0xf;

@@ -20,6 +20,7 @@ struct mmu_config {
 	bool nested;
 	bool huge_1g;	      /* 1 GiB pages; 2 MiB ones are always there */
 	bool accessed_dirty;  /* EPT: A and D bits work */
+	bool notes_writes;    /* nested: setting a D bit is noted, and the engine calls dirty_mark(); not in VMs with dirty rings */
 	u8 levels;	      /* of nested tables: 4, 5 */
 	u8 phys_bits;	      /* of a host-physical address */
 };
@@ -67,6 +68,12 @@ void mmu_error_exit(struct vcpu *vcpu, int error, struct engine_exit *exit);
 void mmu_guest_flush(struct mmu_vcpu *m, enum tlb_scope scope, u64 arg);
 /** Shadow: core (the emulator) wrote guest memory; what was made from it is dropped. See vm_guest_written(). */
 void mmu_guest_written(struct mmu *mmu, u64 gpa, unsigned len);
+
+/**
+ * Nested: from now on the page @phys of the engine's is at @gfn, wherever no slot is; @phys 0: no more, and when it returns no vCPU uses it.
+ * A vCPU that calls is out of guest code.
+ */
+void mmu_own_page(struct mmu *mmu, u64 gfn, u64 phys);
 
 /* engine->slot_flush, slot_write_protect, slot_flush_done are these. Translations that the hardware may hold are flushed by REQ_TLB_FLUSH to
  * every vCPU, waited for; it comes back as engine->tlb_flush(TLB_GPA), which must drop everything (INVEPT, a new ASID). */

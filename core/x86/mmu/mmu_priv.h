@@ -36,6 +36,7 @@ struct mmu {
 	u64 *root[VM_ADDRESS_SPACES]; /* (i) */
 	u64 dead;		      /* the first of the tables that were taken out, strung together by their owner's word */
 	u64 shrink_gfn;		      /* where the shrinker goes on */
+	u64 own_gfn, own_phys;	      /* mmu_own_page() */
 
 	struct shadow *shadow; /* (i) shadow.h; NULL when nested */
 };
@@ -78,10 +79,15 @@ static inline bool mmu_page_may_write(const struct mmu_page *p)
 {
 	return p->client.writable && !(p->slot->flags & KVM_MEM_READONLY);
 }
-/** Is it to be mapped for writing now? */
-static inline bool mmu_page_writes(const struct mmu_page *p)
+/** Does the hardware tell of writes by itself? */
+static inline bool mmu_notes_writes(const struct mmu *mmu)
 {
-	return mmu_page_may_write(p) && (p->write || !memslot_logs_dirty(p->slot));
+	return mmu->config.notes_writes && !mmu->vm->dirty_ring_bytes;
+}
+/** Is it to be mapped for writing now? */
+static inline bool mmu_page_writes(const struct mmu *mmu, const struct mmu_page *p)
+{
+	return mmu_page_may_write(p) && (p->write || !memslot_logs_dirty(p->slot) || mmu_notes_writes(mmu));
 }
 void mmu_page_put(struct mmu_page *p);
 

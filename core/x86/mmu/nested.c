@@ -133,11 +133,16 @@ static void shrink(struct mmu *mmu, unsigned long nr)
 
 static bool visit_protect(struct range *r, u64 *entry, unsigned level, bool whole)
 {
+	u64 right = ENTRY_W;
+
 	if (entry_is_link(r->mmu->format, entry_load(entry), level))
 		return true;
-	if (entry_load(entry) & ENTRY_W) {
+	/* What a write that sets D will tell is not asked for by a fault */
+	if (level == 1 && mmu_notes_writes(r->mmu))
+		right = r->mmu->format->dirty;
+	if (entry_load(entry) & right) {
 		mmu_stale(r->mmu);
-		entry_clear(entry, ENTRY_W);
+		entry_clear(entry, right);
 	}
 	return false;
 }
@@ -286,8 +291,9 @@ static u64 leaf_of(struct mmu *mmu, const struct mmu_page *p, unsigned level)
 		leaf |= ENTRY_LARGE;
 	if (mmu_page_may_write(p))
 		leaf |= ENTRY_MAY_WRITE;
-	if (mmu_page_writes(p))
-		leaf |= ENTRY_W | (p->write ? f->dirty : 0);
+	/* Of pages whose writes nobody asks for none is noted */
+	if (mmu_page_writes(mmu, p))
+		leaf |= ENTRY_W | (p->write || (mmu_notes_writes(mmu) && !memslot_logs_dirty(p->slot)) ? f->dirty : 0);
 	return leaf;
 }
 
@@ -312,6 +318,21 @@ static void collapse(struct mmu_vcpu *m, struct mmu_page *p)
 	}
 	host_write_unlock(&mmu->lock);
 	reap(mmu);
+}
+
+/* The page of the engine's, if it is that. */
+static bool map_own(struct mmu_vcpu *m, const struct mmu_page *p)
+{
+	struct mmu *mmu = m->mmu;
+	const struct entry_format *f = mmu->format;
+	bool own;
+
+	host_read_lock(&mmu->lock);
+	own = mmu->own_phys && p->gfn == mmu->own_gfn && !mmu->gone;
+	if (own)
+		install(m, mmu->root[p->as_id], p->gfn, 1, mmu->own_phys | f->read | f->user | f->accessed | f->dirty | f->memory | ENTRY_W);
+	host_read_unlock(&mmu->lock);
+	return own;
 }
 
 /* A write to a page that is write-protected for the dirty log alone: the host need not be asked. The mark comes after the right: who takes
@@ -354,12 +375,14 @@ static enum mmu_fault fault(struct mmu_vcpu *m, u64 gpa, u32 access, struct x86_
 	if (*error)
 		return MMU_ERROR;
 	r = mmu_page_get(m, &p, error);
+	if (r == MMU_EMULATE && !p.slot && map_own(m, &p))
+		return MMU_FIXED;
 	if (r != MMU_FIXED)
 		return r;
 	host_read_lock(&mmu->lock);
 	if (mmu_page_holds(mmu, &p))
 		done = map(m, &p);
-	if (done == INSTALLED && mmu_page_writes(&p))
+	if (done == INSTALLED && p.write && mmu_page_may_write(&p))
 		dirty_mark(mmu->vm, m->vcpu, p.slot, p.gfn);
 	host_read_unlock(&mmu->lock);
 	if (done == COLLAPSE)
@@ -368,6 +391,17 @@ static enum mmu_fault fault(struct mmu_vcpu *m, u64 gpa, u32 access, struct x86_
 		mmu_flush(mmu);
 	mmu_page_put(&p);
 	return MMU_FIXED;
+}
+
+void mmu_own_page(struct mmu *mmu, u64 gfn, u64 phys)
+{
+	host_write_lock(&mmu->lock);
+	for (unsigned as = 0; mmu->own_phys && as < VM_ADDRESS_SPACES; as++)
+		zap(mmu, as, mmu->own_gfn, mmu->own_gfn + 1);
+	mmu->own_gfn = gfn;
+	mmu->own_phys = phys;
+	host_write_unlock(&mmu->lock);
+	mmu_flush(mmu);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------- */

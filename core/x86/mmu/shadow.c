@@ -408,7 +408,7 @@ static enum map map(struct mmu_vcpu *m, struct fault *f)
 	struct mmu *mmu = m->mmu;
 	unsigned top = m->shadow->root->role.level, level = level_for(mmu, f);
 	struct shadow_table *path[6];
-	bool writes = (f->rights & SHADOW_W) && mmu_page_writes(&f->page), settled = true;
+	bool writes = (f->rights & SHADOW_W) && mmu_page_writes(m->mmu, &f->page), settled = true;
 	u64 *entry;
 
 	path[top] = m->shadow->root;
