@@ -226,6 +226,92 @@ static void delivery(void)
 	close(fd);
 }
 
+static void on_alarm(int signal) { (void)signal; }
+
+/* Linux takes a local APIC's timer for a one-shot one until the vCPU has a CPUID. */
+static void has_deadline_timer(struct guest *g)
+{
+	struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entry; } cpuid = {
+		.head.nent = 1, .entry = { .function = 1, .ecx = 1 << 24 } };
+
+	api.ioctl(g->vcpu, KVM_SET_CPUID2, &cpuid);
+}
+
+static uint32_t *lapic_reg(struct kvm_lapic_state *state, unsigned offset) { return (uint32_t *)(state->regs + offset); }
+
+/* What KVM_SET_LAPIC makes of the timer's registers. QEMU leaves the current count 0. */
+static void lapic_timer(void)
+{
+	static const uint8_t code[] = { 0xfb, 0xf4, 0xeb, 0xfd };     /* sti; hlt; again */
+	static const uint8_t handler[] = { 0xe6, 0x80, 0xcf };	      /* out 0x80, al; iret */
+	enum { SVR = 0xf0, LVT_TIMER = 0x320, TMICT = 0x380, TMCCT = 0x390, TDCR = 0x3e0, BY_1 = 0xb, BY_128 = 0xa, PERIODIC = 0x20000 };
+	static const struct {
+		uint32_t mode, initial, current, divide;
+		const char *what;
+	} timers[] = {
+		{ 0, 1000000, 0, BY_1, "a one-shot timer with nothing left" },
+		{ 0, 0xf0000000, 1000000, BY_1, "a one-shot timer with something left" },
+		{ 0, 1000000, 0xffffffff, BY_128, "a one-shot timer with more left than it began with" },
+		{ PERIODIC, 0x10000000, 0, BY_1, "a periodic timer with nothing left" },
+		{ PERIODIC, 0xf0000000, 1000000, BY_1, "a periodic timer with something left" },
+	};
+	struct kvm_lapic_state state, now;
+	struct sigaction old;
+	struct guest g;
+	size_t i;
+
+	if (!guest_init_irqchip(&g, 16))
+		return;
+	has_deadline_timer(&g);
+	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, &old);
+	memcpy(g.mem + 0x2000, handler, sizeof(handler));
+	memcpy(g.mem + 0x40 * 4, "\x00\x20\x00\x00", 4);
+	api.ioctl(g.vcpu, KVM_GET_LAPIC, &state);
+	*lapic_reg(&state, SVR) = 0x1ff;
+	for (i = 0; i < sizeof(timers) / sizeof(timers[0]); i++) {
+		guest_code(&g, 0x1000, code, sizeof(code));
+		*lapic_reg(&state, LVT_TIMER) = timers[i].mode | 0x40;
+		*lapic_reg(&state, TMICT) = timers[i].initial;
+		*lapic_reg(&state, TMCCT) = timers[i].current;
+		*lapic_reg(&state, TDCR) = timers[i].divide;
+		accepts(api.ioctl(g.vcpu, KVM_SET_LAPIC, &state), "KVM_SET_LAPIC of %s", timers[i].what);
+		alarm(60);
+		tap_ok(!api.ioctl(g.vcpu, KVM_RUN, 0UL) && g.run->exit_reason == KVM_EXIT_IO, "it interrupts the guest");
+		alarm(0);
+		api.ioctl(g.vcpu, KVM_GET_LAPIC, &now);
+		equals(*lapic_reg(&now, TMCCT) != 0, timers[i].mode == PERIODIC, "%s", timers[i].mode ? "and goes on" : "and has stopped");
+	}
+	*lapic_reg(&state, TMICT) = 0;
+	*lapic_reg(&state, TMCCT) = 0x10000000;
+	api.ioctl(g.vcpu, KVM_SET_LAPIC, &state);
+	api.ioctl(g.vcpu, KVM_GET_LAPIC, &now);
+	equals(*lapic_reg(&now, TMCCT), 0, "without an initial count it stands");
+	sigaction(SIGALRM, &old, NULL);
+	guest_done(&g);
+}
+
+static void lapic_deadline(void)
+{
+	struct { struct kvm_msrs head; struct kvm_msr_entry entry; } msr = {
+		.head.nmsrs = 1, .entry = { .index = 0x6e0, .data = 1ULL << 62 } };
+	struct kvm_lapic_state state;
+	struct guest g;
+
+	if (!guest_init_irqchip(&g, 16))
+		return;
+	has_deadline_timer(&g);
+	api.ioctl(g.vcpu, KVM_GET_LAPIC, &state);
+	*lapic_reg(&state, 0xf0) = 0x1ff;
+	*lapic_reg(&state, 0x320) = 0x40040;
+	accepts(api.ioctl(g.vcpu, KVM_SET_LAPIC, &state), "KVM_SET_LAPIC with a timer of the mode TSC-deadline");
+	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &msr), 1, "KVM_SET_MSRS of the deadline");
+	accepts(api.ioctl(g.vcpu, KVM_SET_LAPIC, &state), "KVM_SET_LAPIC after it");
+	msr.entry.data = 0;
+	equals(api.ioctl(g.vcpu, KVM_GET_MSRS, &msr), 1, "KVM_GET_MSRS of the deadline");
+	equals(msr.entry.data, 1ULL << 62, "it is still what it was");
+	guest_done(&g);
+}
+
 static void vm_clock(void)
 {
 	struct kvm_clock_data a, b = { .clock = 1000000000000ULL };
@@ -461,6 +547,8 @@ const struct api_case api_cases[] = {
 	{ "irqfds", irqfds },
 	{ "ioeventfds", ioeventfds },
 	{ "delivery", delivery },
+	{ "lapic-timer", lapic_timer },
+	{ "lapic-deadline", lapic_deadline },
 	{ "clock", vm_clock },
 	{ "msr-filter", msr_filter },
 	{ "priority", priority },

@@ -137,6 +137,12 @@ void lapic_timer_init(struct lapic *l);
 void lapic_timer_destroy(struct lapic *l);
 /** TMICT or the mode changed: starts anew from @count bus cycles (1 ns each) of the divided clock. vCPU thread. */
 void lapic_timer_start(struct lapic *l, u32 count);
+/**
+ * The registers were set as a whole, the current count with them: goes on from there. No client tells whether a one-shot timer with
+ * nothing left has given its interrupt: it gives one, as the guest can bear one too many and not one too few. A periodic one with
+ * nothing left begins its period.
+ */
+void lapic_timer_resume(struct lapic *l);
 void lapic_timer_stop(struct lapic *l);
 u32 lapic_timer_current(struct lapic *l);
 unsigned lapic_timer_divisor(const struct lapic *l);

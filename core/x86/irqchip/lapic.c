@@ -664,8 +664,9 @@ void lapic_get_state(struct vcpu *vcpu, struct kvm_lapic_state *state)
 int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 {
 	struct lapic *l = vcpu->lapic;
+	u64 deadline = lapic_get_tsc_deadline(vcpu);
 	unsigned offset;
-	u32 value, current;
+	u32 value;
 
 	if (lapic_is_x2apic(l)) {
 		memcpy(&value, &state->regs[APIC_ID], 4);
@@ -688,9 +689,11 @@ int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 			value &= ~0xffffU;
 		lapic_set_reg(l, offset, value);
 	}
-	current = lapic_reg(l, APIC_TMCCT);
-	if (current && APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) != APIC_TIMER_DEADLINE)
-		lapic_timer_start(l, current);
+	/* The deadline is no part of this state: a client may have set it before. */
+	if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_DEADLINE)
+		lapic_set_tsc_deadline(vcpu, deadline);
+	else
+		lapic_timer_resume(l);
 	vcpu_set_request(vcpu, REQ_EVENT);
 	return 0;
 }

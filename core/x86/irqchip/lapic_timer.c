@@ -74,16 +74,33 @@ static void lapic_timer_arm(struct lapic *l, u64 target_ns, u64 period_ns, u64 t
 	host_spin_unlock(&l->timer_lock, flags);
 }
 
+static bool is_periodic(const struct lapic *l)
+{
+	return APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_PERIODIC;
+}
+
+static void lapic_timer_count(struct lapic *l, u32 count)
+{
+	u64 divisor = lapic_timer_divisor(l), period = 0;
+
+	if (is_periodic(l))
+		period = MAX(lapic_reg(l, APIC_TMICT) * divisor, MIN_PERIOD_NS);
+	lapic_timer_arm(l, host_now_ns() + count * divisor, period, 0);
+}
+
 void lapic_timer_start(struct lapic *l, u32 count)
 {
-	u64 now = host_now_ns(), divisor = lapic_timer_divisor(l), period = 0;
-
 	lapic_timer_stop(l);
-	if (!count)
-		return;
-	if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_PERIODIC)
-		period = MAX(lapic_reg(l, APIC_TMICT) * divisor, MIN_PERIOD_NS);
-	lapic_timer_arm(l, now + count * divisor, period, 0);
+	if (count)
+		lapic_timer_count(l, count);
+}
+
+void lapic_timer_resume(struct lapic *l)
+{
+	u32 initial = lapic_reg(l, APIC_TMICT), left = MIN(lapic_reg(l, APIC_TMCCT), initial);
+
+	if (initial)
+		lapic_timer_count(l, left || !is_periodic(l) ? left : initial);
 }
 
 u32 lapic_timer_current(struct lapic *l)
