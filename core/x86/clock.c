@@ -44,10 +44,10 @@ static u64 div_shifted(u64 num, u64 den)
 	return div_wide(num >> 32, num << 32, den);
 }
 
-/* Ticks of @khz to nanoseconds. */
-static struct scale scale_of(u32 khz)
+/* Ticks of @hz to nanoseconds. */
+static struct scale scale_of(u64 hz)
 {
-	u64 num = NSEC_PER_SEC, den = (u64)khz * 1000;
+	u64 num = NSEC_PER_SEC, den = hz;
 	s8 shift = 0;
 
 	for (; num >= den; den <<= 1)
@@ -63,6 +63,8 @@ static u64 scale_apply(struct scale s, u64 ticks)
 	return (unsigned __int128)ticks * s.mul >> 32;
 }
 
+static u64 clock_counter_hz(void) { return clock_counter_khz() * 1000ULL; }
+
 static u64 tsc_scaled(const struct vcpu *vcpu, u64 counter)
 {
 	if (likely(vcpu->tsc_ratio == BIT64(32)))
@@ -77,7 +79,7 @@ u64 vcpu_read_tsc(struct vcpu *vcpu)
 
 u64 vm_kvmclock_ns(struct vm *vm)
 {
-	return scale_apply(scale_of(clock_counter_khz()), clock_counter() - vm->clock_base) +
+	return scale_apply(scale_of(clock_counter_hz()), clock_counter() - vm->clock_base) +
 	       __atomic_load_n(&vm->clock_offset_ns, __ATOMIC_RELAXED);
 }
 
@@ -200,7 +202,8 @@ bool clock_is_stable(struct vm *vm)
 void vcpu_clock_update(struct vcpu *vcpu)
 {
 	struct vm *vm = vcpu->vm;
-	struct scale scale = scale_of(vcpu->tsc_khz);
+	/* At the speed that it has, not at the one asked for: the clock of KVM_GET_CLOCK and this one would part */
+	struct scale scale = scale_of(tsc_scaled(vcpu, clock_counter_hz()));
 	struct pvclock_vcpu_time_info info = {
 		.tsc_timestamp = tsc_scaled(vcpu, vm->clock_base) + vcpu->tsc_offset,
 		.system_time = __atomic_load_n(&vm->clock_offset_ns, __ATOMIC_RELAXED),

@@ -338,6 +338,42 @@ static void vm_clock(void)
 	api.close(vm);
 }
 
+/* The multiplier and the shift of a vCPU's kvmclock, after KVM_SET_TSC_KHZ to @more parts in a million above what it is. */
+static uint64_t clock_page_speed(int more)
+{
+	static const uint8_t code[] = { 0xe6, 0x80 }; /* out 0x80, al */
+	struct { struct kvm_msrs head; struct kvm_msr_entry entry; } msr = {
+		.head.nmsrs = 1, .entry = { .index = 0x4b564d01, .data = 0x3000 | 1 } };
+	uint64_t speed = 0;
+	struct guest g;
+	int khz;
+
+	if (!guest_init(&g, 16))
+		return 0;
+	khz = api.ioctl(g.vcpu, KVM_GET_TSC_KHZ, 0UL);
+	if (more)
+		accepts(api.ioctl(g.vcpu, KVM_SET_TSC_KHZ, khz + 1UL * khz * more / 1000000),
+			"KVM_SET_TSC_KHZ, %d parts in a million more", more);
+	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &msr), 1, "a page for kvmclock");
+	guest_code(&g, 0x1000, code, sizeof(code));
+	equals(guest_run(&g), KVM_EXIT_IO, "the guest runs");
+	memcpy(&speed, g.mem + 0x3000 + 24, 5);
+	guest_done(&g);
+	return speed;
+}
+
+/*
+ * Nothing is scaled for what crystals differ by: the TSC keeps its speed. The guest must be told that one, or its clock and that of
+ * KVM_GET_CLOCK part.
+ */
+static void clock_speed(void)
+{
+	uint64_t speed = clock_page_speed(0);
+
+	tap_ok(speed != 0, "kvmclock has a speed");
+	equals(clock_page_speed(200), speed, "it is the TSC's own");
+}
+
 static void msr_filter(void)
 {
 	struct kvm_msr_filter f = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
@@ -550,6 +586,7 @@ const struct api_case api_cases[] = {
 	{ "lapic-timer", lapic_timer },
 	{ "lapic-deadline", lapic_deadline },
 	{ "clock", vm_clock },
+	{ "clock-speed", clock_speed },
 	{ "msr-filter", msr_filter },
 	{ "priority", priority },
 	{ "races", races },
