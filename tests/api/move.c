@@ -100,6 +100,8 @@ __asm__(".pushsection .rodata\n"
 	"	cli\n	mov %eax, 0x310(%rbx)\n	movl $0x4070, 0x300(%rbx)\n	sti\n"
 	"6:	cmp %r13, 80(%r12)\n	ja 3b\n	mov 32(%r12), %rax\n	cmp %rax, 88(%r12)\n	ja 3b\n"
 	"	mov 40(%r12), %rax\n	cmp %rax, 96(%r12)\n	ja 3b\n	mov 56(%r12), %rax\n	cmp %rax, 104(%r12)\n	ja 3b\n"
+	/* Not before the other has its IPIs, for nobody else sends them */
+	"	cmpq $2, 128(%r12)\n	jne 5f\n	mov %r12, %rax\n	xor $0x1000, %rax\n	mov 104(%rax), %rcx\n	cmp %rcx, 56(%rax)\n	jb 3b\n5:\n"
 	/* The end: what the registers hold */
 	"	movl $1, 112(%r12)\n	nop\n	cli\n"
 	".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
