@@ -5,7 +5,8 @@
  *	RSP	the struct lite_vcpu: all of the vCPU's state is at a constant distance; below it lies the room for signal handlers
  *	R8 R9 R10	scratch (T0, T1, T2); the guest's R8 to R11 are at home in vcpu->x86.gpr
  *	R11	the guest's RSP
- *	the others, the arithmetic flags and all vector registers: the guest's own
+ *	the others, the arithmetic flags and all vector registers: the guest's own; towards its end a block may have put the flags into
+ *	lite_vcpu.fl, where they are between blocks when the way is by the jump cache (jit_keep_flags())
  * RIP is lite_vcpu.vpage plus what the translator knows; everything else of the guest is in vcpu->x86, except that DF is
  * clear in the CPU (the guest's is in rflags).
  *

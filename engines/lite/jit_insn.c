@@ -344,7 +344,7 @@ static bool operand_to(struct jit_block *b, const struct insn *insn, unsigned n,
 /*
  * The end of a block with a CALL: what is on the stack is there. The host calls, too, for the sake of its return predictor: it expects a RET to
  * lead behind that CALL, and the jump cache lets the guest's RET lead to the jump that stands there, which leads to the block that is for the return
- * address. Whoever comes there has T0 and T1 as the jump cache wants them, so it is an entry to that block like its own. What the CALL
+ * address. Whoever comes there has T0, T1 and the flags as the jump cache wants them, so it is an entry to that block like its own. What the CALL
  * pushed is not looked at: RSP is the vCPU again at once, and RET pushes where it wants to go. A guest that returns to somewhere else, or never,
  * is not predicted, that is all.
  *
