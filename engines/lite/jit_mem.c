@@ -421,7 +421,8 @@ void jit_emit_miss(struct jit_block *b, const struct jit_cold *cold)
 	} else {
 		e_op_mx(e, true, 0x03, T0, HOST_RSP, T1, 3, tags);
 	}
-	e_store_imm(e, false, HOST_RSP, VCPU(jit.site), (s32)(cold->off | (u32)cold->size << 16 | (cold->masked ? JIT_MISS_APART : 0) | (cold->write ? JIT_MISS_WRITE : 0)));
+	e_store_imm(e, false, HOST_RSP, VCPU(jit.site),
+		    (s32)(cold->off | (u32)cold->size << 16 | (cold->masked ? JIT_MISS_APART : 0) | (cold->write ? JIT_MISS_WRITE : 0)));
 	if (cold->kept)
 		fn = cold->group ? LITE_JIT_GROUP_KEPT : LITE_JIT_MISS_KEPT;
 	e_call_m(e, HOST_RSP, VCPU(jit.fn[fn]));

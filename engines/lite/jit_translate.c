@@ -395,7 +395,8 @@ static bool verified(const struct jit_block *b, const struct jit_made *m)
 		.loop = b->loop ? offset(m, b->loop) : 0, .mode = b->mode, .code = m->hot, .size = (u32)(m->end - m->hot),
 		.cold = m->cold, .cold_size = (u32)(m->cold_end - m->cold), .indirect = offset(m, m->indirect), .direct = offset(m, m->direct),
 		.dead = offset(m, m->dead), .is_block = true,
-		.view = b->view, .fpu_usable = b->fpu_usable, .jump_miss = b->jit->jump_miss, .poll = b->jit->poll, .poll_kept = b->jit->poll_kept, .insns = b->insns, .n = b->n,
+		.view = b->view, .fpu_usable = b->fpu_usable, .jump_miss = b->jit->jump_miss, .poll = b->jit->poll, .poll_kept = b->jit->poll_kept,
+		.insns = b->insns, .n = b->n,
 	};
 
 	return likely(!lite_options.verify) || jit_verified(b->lvm, &v, "a block");

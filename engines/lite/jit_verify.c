@@ -40,7 +40,10 @@ enum t1_is {
 	T1_TURNED /* an address, rotated by @turned */, T1_BITS /* 16 bits of it */, T1_TLB, T1_JUMP /* indices */, T1_BASE /* host of @base_write */,
 	T1_ROTATED /* the linear address in @of, its slot in the low byte */, T1_SLOT /* that alone */, T1_DELTA /* its distance */,
 };
-enum t2_is { T2_ANY, T2_HOST /* address of @t2_size bytes, as T0_HOST */, T2_WINDOW, T2_DELTA /* distance of slot @bits */, T2_RCX /* the guest's RCX */, T2_SHIFTED /* left, by @bits */, T2_BITS /* at most @bits */ };
+enum t2_is {
+	T2_ANY, T2_HOST /* address of @t2_size bytes, as T0_HOST */, T2_WINDOW, T2_DELTA /* distance of slot @bits */, T2_RCX /* the guest's RCX */,
+	T2_SHIFTED /* left, by @bits */, T2_BITS /* at most @bits */,
+};
 enum rcx_is {
 	RCX_GUEST, RCX_LENT, RCX_TAG /* of @tag_write */, RCX_NOT_TAG, RCX_SUM /* T0 + @more */, RCX_PAGE /* its bits above 11 */,
 	RCX_COUNT /* @more */,
@@ -227,8 +230,10 @@ static bool meet(struct known *to, const struct known *from)
 		to->has_site = false;
 	to->has_site &= from->has_site;
 	to->host |= from->host;
-	return changed || to->rotated.holds != was.rotated.holds || to->t0 != was.t0 || to->t1 != was.t1 || to->t2 != was.t2 || to->rcx != was.rcx || to->own != was.own || to->saved != was.saved || to->summed != was.summed ||
-	       to->here != was.here || to->asked != was.asked || to->rax_in != was.rax_in || to->rax_lent != was.rax_lent || to->in_slot != was.in_slot || to->compared != was.compared || to->has_site != was.has_site || to->host != was.host;
+	return changed || to->rotated.holds != was.rotated.holds || to->t0 != was.t0 || to->t1 != was.t1 || to->t2 != was.t2 || to->rcx != was.rcx ||
+	       to->own != was.own || to->saved != was.saved || to->summed != was.summed || to->here != was.here || to->asked != was.asked ||
+	       to->rax_in != was.rax_in || to->rax_lent != was.rax_lent || to->in_slot != was.in_slot || to->compared != was.compared ||
+	       to->has_site != was.has_site || to->host != was.host;
 }
 
 static void set_host(struct known *k, unsigned reg, bool host)
