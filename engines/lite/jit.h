@@ -279,6 +279,7 @@ struct jit_block {
 	unsigned n, ncold, nsites;
 	u16 from, to;	  /* bytes of the page that the translation depends on */
 	bool ended;
+	u8 live_in;	  /* lite_jit_code.live_in */
 	bool kept;	  /* the flags are in lite_vcpu.fl */
 	unsigned keep_from; /* from this instruction on they may be */
 	struct jit_insn *cur;

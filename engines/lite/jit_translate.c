@@ -245,8 +245,6 @@ struct jit_made {
 static void emit_indirect(struct jit_block *b)
 {
 	struct lite_emit *e = &b->e;
-	/* When the code is found to be another, that may need flags that this does not. */
-	bool live = b->lvm->no_links || b->checked || b->insns[0].live;
 	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
 
 	e_op_mx(e, true, 0x3b, T0, HOST_RSP, T1, 3, view + (s32)offsetof(struct lite_view, jit[0].va)); /* cmp T0, va */
@@ -256,7 +254,7 @@ static void emit_indirect(struct jit_block *b)
 	e_jcc_to(e, CC_S, b->jit->poll_kept);
 	e_lea(e, !b->is32, T1, T0, -(s32)b->insns[0].off);
 	e_store(e, true, T1, HOST_RSP, VCPU(vpage));
-	if (live)
+	if (b->lvm->no_links || b->live_in)
 		jit_flags_from(e, T1, VCPU(fl));
 }
 
@@ -412,6 +410,8 @@ static void translate(struct jit_block *b, unsigned off, struct jit_made *made)
 		jit_check_plan(b);
 	find_live(b);
 	find_keep(b);
+	/* When the code is found to be another, that may need flags that this does not. */
+	b->live_in = b->checked ? LITE_FL_ALL : b->insns[0].live;
 	emit(b, made);
 }
 
@@ -475,7 +475,7 @@ struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_
 	code->back = b->back;
 	code->landing = NULL;
 	code->paired = false;
-	code->live_in = checked ? LITE_FL_ALL : b->insns[0].live;
+	code->live_in = b->live_in;
 	code->nr_sites = b->nsites;
 	code->edges = NULL;
 	code->runs = code->crossings = 0;

@@ -11,7 +11,6 @@
  *		cache, with RET behind it
  *	T0 T1 T2 never a value of the guest's while they hold an address of the host, or what another block left in them
  *	RCX	the guest's, or lent and kept: nothing else uses it meanwhile, and it is back before the code is left
- *	RAX	the same, lent for the flags' sake and kept in T0 or T1
  *	jumps	to instructions, and to what begins elsewhere; a jump between a check and its access comes without the check's result
  *	calls	lite_vcpu.jit.fn[], with the arguments that the function trusts; what stands behind a call of LITE_JIT_LINK names a jump
  *		to that call
@@ -77,8 +76,6 @@ struct known {
 	u16 sum_more;
 	bool asked;	/* the instruction before compared T0 with the address that the jump cache has */
 	bool here;	/* they are the same */
-	u8 rax_in;	/* register that RAX was copied to, 0: none */
-	bool rax_lent;
 	bool compared;	/* the instruction before was CMP T0, @limit, or of T1_ROTATED's low byte with it */
 	u8 of;		/* register that T1_ROTATED and so on are about */
 	bool in_slot;	/* T1_ROTATED's slot is @slot */
@@ -220,9 +217,6 @@ static bool meet(struct known *to, const struct known *from)
 	to->summed &= from->summed && to->sum_more == from->sum_more;
 	to->here &= from->here;
 	to->asked &= from->asked;
-	if (to->rax_in != from->rax_in)
-		to->rax_in = 0;
-	to->rax_lent |= from->rax_lent;
 	if (to->limit != from->limit)
 		to->compared = false;
 	to->compared &= from->compared;
@@ -232,7 +226,7 @@ static bool meet(struct known *to, const struct known *from)
 	to->host |= from->host;
 	return changed || to->rotated.holds != was.rotated.holds || to->t0 != was.t0 || to->t1 != was.t1 || to->t2 != was.t2 || to->rcx != was.rcx ||
 	       to->own != was.own || to->saved != was.saved || to->summed != was.summed || to->here != was.here || to->asked != was.asked ||
-	       to->rax_in != was.rax_in || to->rax_lent != was.rax_lent || to->in_slot != was.in_slot || to->compared != was.compared ||
+	       to->in_slot != was.in_slot || to->compared != was.compared ||
 	       to->has_site != was.has_site || to->host != was.host;
 }
 
@@ -253,8 +247,6 @@ static void other_address(struct known *k, unsigned reg)
 static void set_t0(struct known *k, enum t0_is is)
 {
 	k->t0 = is;
-	if (k->rax_in == T0)
-		k->rax_in = 0;
 	k->own = k->summed = false;
 	set_host(k, T0, is == T0_HOST || is == T0_WINDOW);
 	other_address(k, T0);
@@ -266,8 +258,6 @@ static void set_t0(struct known *k, enum t0_is is)
 static void set_t1(struct known *k, enum t1_is is)
 {
 	k->t1 = is;
-	if (k->rax_in == T1)
-		k->rax_in = 0;
 	k->own = false;
 	k->in_slot = false;
 	set_host(k, T1, is == T1_BASE || is == T1_DELTA);
@@ -935,36 +925,6 @@ static const char *guest_access(const struct walk *x, const struct known *k)
 	return NULL;
 }
 
-/* RAX carries the flags to a field or from there while it is in T0 or T1; what is known of it holds on. False: it is no such step. */
-static bool rax_step(const struct insn *insn, struct known *k)
-{
-	bool field = insn->has_mem && insn->mem.base == HOST_RSP && insn->mem.size == 2;
-
-	if (!k->rax_in)
-		return false;
-	switch (insn->mnemonic) {
-	case MN_LAHF: case MN_SAHF:
-		break;
-	case MN_SETCC: case MN_ADD:
-		if (!is_gpr(insn, 0, REG_AX, 1) || insn->has_mem || (insn->mnemonic == MN_ADD && insn->op[1].kind != OPK_IMM))
-			return false;
-		break;
-	case MN_MOV:
-		if (is_gpr(insn, 0, REG_AX, 8) && is_gpr(insn, 1, k->rax_in, 8)) {
-			k->rax_in = 0;
-			k->rax_lent = false;
-			return true;
-		}
-		if (!field || !(is_gpr(insn, 0, REG_AX, 2) || is_gpr(insn, 1, REG_AX, 2)))
-			return false;
-		break;
-	default:
-		return false;
-	}
-	k->rax_lent = true;
-	return true;
-}
-
 static const char *plain(struct walk *x, struct known *k)
 {
 	struct insn *insn = &x->insn;
@@ -1027,10 +987,6 @@ static const char *plain(struct walk *x, struct known *k)
 	both = x->use.read | x->use.write;
 	if (x->use.read & k->host)
 		return "an address of the host is used as a value";
-	if (rax_step(insn, k))
-		return NULL;
-	if ((both & R(REG_AX)) && k->rax_lent)
-		return "RAX is used while it is lent";
 	if ((both & R(REG_CX)) && k->rcx != RCX_GUEST)
 		return "RCX is used while it is lent";
 	regs_change(k, insn, &x->use);
@@ -1042,10 +998,6 @@ static const char *plain(struct walk *x, struct known *k)
 		set_t2(k, T2_ANY);
 	if (x->use.write & R(REG_CX))
 		rcx_back(k);
-	if (x->use.write & R(REG_AX))
-		k->rax_in = 0;
-	if (insn->mnemonic == MN_MOV && is_gpr(insn, 1, REG_AX, 8) && (is_gpr(insn, 0, T0, 8) || is_gpr(insn, 0, T1, 8)))
-		k->rax_in = insn->op[0].reg;
 	return NULL;
 }
 
@@ -1063,8 +1015,6 @@ static const char *go(struct walk *x, const u8 *there, const struct known *k)
 			return "a jump to nowhere";
 		if (k->rcx != RCX_GUEST)
 			return "RCX is not the guest's at the end";
-		if (k->rax_lent)
-			return "RAX is not the guest's at the end";
 		if (there != x->v->to && (there != x->v->tail || x->v->tail_t0) && (k->host & R(T0)))
 			return "an address of the host for the guest to go to";
 		return NULL;
@@ -1202,8 +1152,6 @@ static const char *call(struct walk *x, struct known *k)
 		return "a call of what is no function for it";
 	if (k->rcx != RCX_GUEST)
 		return "RCX is not the guest's at the end";
-	if (k->rax_lent)
-		return "RAX is not the guest's at the end";
 	switch (fn / 8) {
 	case LITE_JIT_MISS: case LITE_JIT_MISS_KEPT:
 	case LITE_JIT_GROUP: case LITE_JIT_GROUP_KEPT: {
@@ -1254,8 +1202,6 @@ static const char *host_call(struct walk *x, struct known *k)
 
 	if (k->rcx != RCX_GUEST)
 		return "RCX is not the guest's at the end";
-	if (k->rax_lent)
-		return "RAX is not the guest's at the end";
 	/* jit_pair() writes to it. */
 	if (offset_of(v, next) != v->lands || !is_field(v, next + 1) || *next != 0xe9 || next + 5 + (s32)word(next + 1) != v->jump_miss)
 		return "a call of the block's own without the jump behind it";
@@ -1284,8 +1230,6 @@ static const char *by_cache(const struct walk *x, const struct known *k)
 
 	if (!is_mem(insn, HOST_RSP, T1, 8) || insn->mem.disp != jumps || insn->mem.size != 8 || k->t1 != T1_JUMP)
 		return "an indirect jump that is not by the jump cache";
-	if (k->rax_lent)
-		return "RAX is not the guest's at the end";
 	if (k->rcx != RCX_GUEST)
 		return "RCX is not the guest's at the end";
 	return k->host & R(T0) ? "an address of the host for the guest to go to" : NULL;
@@ -1354,15 +1298,43 @@ static const char *branch(struct walk *x, struct known *k)
 	return why ? why : go(x, next, k);
 }
 
+/*
+ * The length of the code here that takes the flags to a field or from there, which jit_flags_to() and _from() are, by *@temp; 0: it is none. RAX
+ * carries them, and is what it was in the end. As a whole, so that what is known of RAX is not lost on the way.
+ */
+static unsigned flags_piece(const struct walk *x, unsigned *temp)
+{
+	static void (*const pieces[])(struct lite_emit *e, unsigned temp, s32 field) = { jit_flags_to, jit_flags_from };
+	static const s32 fields_of[] = { VCPU(fl), VCPU(jit.code_fl) };
+	const u8 *code = code_at(x->v, x->at);
+
+	for (unsigned i = 0; i < 8; i++) {
+		u8 bytes[32];
+		struct lite_emit e = { bytes, bytes + sizeof(bytes), 0, false };
+		unsigned n;
+
+		*temp = i & 1 ? T1 : T0;
+		pieces[i >> 1 & 1](&e, *temp, fields_of[i >> 2]);
+		n = (unsigned)(e.p - bytes);
+		if (left(x->v, x->at) >= n && !memcmp(code, bytes, n))
+			return n;
+	}
+	return 0;
+}
+
 static const char *step(struct walk *x)
 {
 	struct insn *insn = &x->insn;
 	struct jit_verify *v = x->v;
 	struct known *known = &x->known[x->number[x->at]], k = *known;
+	unsigned piece, temp;
 	const char *why;
 
 	known->queued = k.queued = false;
-	if (insn_decode(insn, code_at(v, x->at), MIN(left(v, x->at), INSN_MAX_LEN), MODE_64) != INSN_OK)
+	piece = k.stack == STACK_VCPU && k.rcx == RCX_GUEST ? flags_piece(x, &temp) : 0;
+	if (piece)
+		insn->len = (u8)piece;
+	else if (insn_decode(insn, code_at(v, x->at), MIN(left(v, x->at), INSN_MAX_LEN), MODE_64) != INSN_OK)
 		return "no instruction";
 	for (u32 i = x->at; i < x->at + insn->len; i++) {
 		u8 is = i == x->at ? BYTE_FIRST : BYTE_INSIDE;
@@ -1370,6 +1342,14 @@ static const char *step(struct walk *x)
 		if (x->bytes[i] != BYTE_UNKNOWN && x->bytes[i] != is)
 			return "instructions that overlap";
 		x->bytes[i] = is;
+	}
+	if (piece) {
+		k.compared = k.asked = false;
+		if (temp == T0)
+			set_t0(&k, T0_ANY);
+		else
+			set_t1(&k, T1_ANY);
+		return go(x, behind(x), &k);
 	}
 	lite_use(insn, &x->use);
 	if (k.stack != STACK_VCPU)

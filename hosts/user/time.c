@@ -69,7 +69,7 @@ bool host_smt_possible(void)
 			line[0] = 0;
 		fclose(f);
 	}
-	return strncmp(line, "forceoff", 8) && strncmp(line, "notsupported", 12);
+	return !strstr(line, "forceoff") && !strstr(line, "notsupported");
 }
 
 /* A TSC and the clock at the same moment, as near as the best of a few tries comes. */

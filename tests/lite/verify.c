@@ -304,7 +304,6 @@ static void code_compared(struct code *x, unsigned size)
 #define NO_ACCESS "an access to [T0] that was not checked"
 #define NOT_KEPT  "RCX is lent but not kept"
 #define NOT_BACK  "RCX is not the guest's at the end"
-#define RAX_NOT_BACK "RAX is not the guest's at the end"
 #define NO_FN	  "a call of what is no function for it"
 #define KIND	  "an address of a kind that is not for translated code"
 #define OPERAND	  "RSP is an operand"
@@ -849,35 +848,9 @@ static bool body(struct code *x, unsigned n)
 		RAW("\x04\x7f\x9e");
 		e_mov(E, true, REG_AX, T1);
 		RAW("\x48\xff\xc0"); /* inc rax */
-		CASE("the guest's use of RAX while it is lent", "RAX is used while it is lent");
-		e_mov(E, true, T0, REG_AX);
-		RAW("\x9f\x0f\x90\xc0\x48\xff\xc0");
-		CASE("RAX lent at the end", RAX_NOT_BACK);
-		e_mov(E, true, T0, REG_AX);
-		RAW("\x9f");
-		CASE("RAX lent in a jump out", RAX_NOT_BACK);
-		e_mov(E, true, T0, REG_AX);
-		RAW("\x9f");
-		address(x);
-		e_jmp_to(E, x->v.poll);
-		CASE("RAX lent in a call", RAX_NOT_BACK);
-		e_mov(E, true, T0, REG_AX);
-		RAW("\x9f");
-		site(x, 5);
-		e_call_m(E, HOST_RSP, FN(LITE_JIT_EMULATE));
-		CASE("RAX lent and its copy gone", "RAX is used while it is lent");
-		e_mov(E, true, T0, REG_AX);
-		RAW("\x9f");
-		address(x);
-		e_mov(E, true, REG_AX, T0);
-		CASE("RAX lent on one of two ways", RAX_NOT_BACK);
-		e_mov(E, true, T0, REG_AX);
-		field = e_jcc(E, CC_E);
-		RAW("\x9f");
-		e_here(E, field);
-		CASE("RAX from a copy that is old is another's", NULL);
-		e_mov(E, true, T0, REG_AX);
-		RAW("\x48\xff\xc0\x9f"); /* inc rax; lahf */
+		CASE("flags that the guest has in RAX", NULL);
+		e_mov(E, true, T1, REG_AX);
+		RAW("\x9f\x0f\x97\xc0"); /* lahf; seta al */
 		CASE("a copy of RCX that is old", NOT_KEPT);
 		lend(x);
 		RAW("\x48\xff\xc1"); /* inc rcx */
