@@ -310,7 +310,13 @@ static bool covered(const struct lite_page *page, unsigned off, unsigned len)
 static void cover(struct lite_page *page, unsigned off, unsigned len)
 {
 	for (unsigned i = off, next; i < off + len && i < 4096; i = next)
-		page->covered[i / 64] |= covered_bits(i, off + len, &next);
+		__atomic_store_n(&page->covered[i / 64], page->covered[i / 64] | covered_bits(i, off + len, &next), __ATOMIC_RELEASE);
+}
+
+static void uncover(struct lite_page *page)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(page->covered); i++)
+		__atomic_store_n(&page->covered[i], 0, __ATOMIC_RELAXED);
 }
 
 static void kill_range(struct lite_vcpu *c, struct lite_page *page, unsigned off, unsigned len)
@@ -319,7 +325,7 @@ static void kill_range(struct lite_vcpu *c, struct lite_page *page, unsigned off
 	struct lite_block **link = &page->blocks;
 	struct lite_gfns *g;
 
-	memset(page->covered, 0, sizeof(page->covered));
+	uncover(page);
 	while (*link) {
 		struct lite_block *block = *link;
 
@@ -555,7 +561,7 @@ static struct lite_page *page_make(struct lite_vcpu *c, u64 gfn, const u8 *host)
 		lite_shootdown(lvm, c, LITE_PEND_WRITE);
 	}
 	lite_window_revoke(lvm, gfn, host);
-	memset(page->covered, 0, sizeof(page->covered));
+	uncover(page);
 	if (host_copy_from_client(page->copy, (u64)host, 4096)) {
 		__atomic_fetch_and(&g->code[word], ~bit, __ATOMIC_SEQ_CST);
 		return NULL;
@@ -563,11 +569,14 @@ static struct lite_page *page_make(struct lite_vcpu *c, u64 gfn, const u8 *host)
 	return page;
 }
 
-/* Whether @page's blocks are what @host holds. Other bytes may differ: page_make() compares them before it makes another block. */
+/*
+ * Whether @page's blocks are what @host holds. Other bytes may differ: page_make() compares them before it makes another block. Without
+ * code_lock: of what comes in meanwhile nothing need be looked at, for it is made from what is there now.
+ */
 static bool same_code(struct lite_vcpu *c, const struct lite_page *page, const u8 *host)
 {
 	for (unsigned i = 0, n; i < ARRAY_SIZE(page->covered); i += n) {
-		for (n = 0; i + n < ARRAY_SIZE(page->covered) && page->covered[i + n]; n++)
+		for (n = 0; i + n < ARRAY_SIZE(page->covered) && __atomic_load_n(&page->covered[i + n], __ATOMIC_ACQUIRE); n++)
 			;
 		if (n && (host_copy_from_client(c->scratch, (u64)host + i * 64, n * 64) ||
 			  memcmp(c->scratch, page->copy + i * 64, n * 64)))

@@ -186,7 +186,7 @@ struct lite_page {
 	bool checked;	/* (a) to read: its blocks look at the bytes themselves, see block.c; it has no code bit, no copy, nothing is covered */
 	u16 heat;	/* what stores to it have cost lately */
 	u64 heat_since, checked_since; /* host_now_ns() */
-	u64 covered[4096 / 64]; /* bit per byte that a live block was decoded from */
+	u64 covered[4096 / 64]; /* (a) bit per byte that a live block was decoded from */
 	u8 copy[4096];
 };
 
