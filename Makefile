@@ -6,7 +6,7 @@ BUILD := build
 help:
 	@echo 'make             build Trine: $(BUILD)/trine, $(BUILD)/libtrine.so ...'
 	@echo 'make run         install what is missing, build, boot a Debian kernel to a shell on the lite engine'
-	@echo 'make check       every test that takes no hardware virtualization, about 28 minutes on two cores'
+	@echo 'make check       every test that takes no hardware virtualization, about 25 minutes on two cores'
 	@echo 'make check-long  the same with ten times the cases, and a minute of fuzzing a target'
 	@echo 'make fuzz        run every fuzz target for FUZZ_SECONDS (60)'
 	@echo 'make bench       one benchmark natively, on lite and in QEMU, side by side: about ten minutes'

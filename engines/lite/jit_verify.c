@@ -1299,22 +1299,21 @@ static const char *branch(struct walk *x, struct known *k)
 }
 
 /*
- * The length of the code here that takes the flags to a field or from there, which jit_flags_to() and _from() are, by *@temp; 0: it is none. RAX
- * carries them, and is what it was in the end. As a whole, so that what is known of RAX is not lost on the way.
+ * The length of the code here that takes the flags to a field or from there, which jit_flags_to() and _from() are; 0: it is none. It begins with
+ * MOV @temp, RAX, and RAX is what it was in the end. As a whole, so that what is known of RAX is not lost on the way.
  */
-static unsigned flags_piece(const struct walk *x, unsigned *temp)
+static unsigned flags_piece(const struct walk *x, unsigned temp)
 {
 	static void (*const pieces[])(struct lite_emit *e, unsigned temp, s32 field) = { jit_flags_to, jit_flags_from };
 	static const s32 fields_of[] = { VCPU(fl), VCPU(jit.code_fl) };
 	const u8 *code = code_at(x->v, x->at);
 
-	for (unsigned i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < 4; i++) {
 		u8 bytes[32];
 		struct lite_emit e = { bytes, bytes + sizeof(bytes), 0, false };
 		unsigned n;
 
-		*temp = i & 1 ? T1 : T0;
-		pieces[i >> 1 & 1](&e, *temp, fields_of[i >> 2]);
+		pieces[i & 1](&e, temp, fields_of[i >> 1]);
 		n = (unsigned)(e.p - bytes);
 		if (left(x->v, x->at) >= n && !memcmp(code, bytes, n))
 			return n;
@@ -1327,15 +1326,17 @@ static const char *step(struct walk *x)
 	struct insn *insn = &x->insn;
 	struct jit_verify *v = x->v;
 	struct known *known = &x->known[x->number[x->at]], k = *known;
-	unsigned piece, temp;
+	unsigned piece = 0;
 	const char *why;
 
 	known->queued = k.queued = false;
-	piece = k.stack == STACK_VCPU && k.rcx == RCX_GUEST ? flags_piece(x, &temp) : 0;
+	if (insn_decode(insn, code_at(v, x->at), MIN(left(v, x->at), INSN_MAX_LEN), MODE_64) != INSN_OK)
+		return "no instruction";
+	if (insn->mnemonic == MN_MOV && is_gpr(insn, 1, REG_AX, 8) && (is_gpr(insn, 0, T0, 8) || is_gpr(insn, 0, T1, 8)) && k.stack == STACK_VCPU &&
+	    k.rcx == RCX_GUEST)
+		piece = flags_piece(x, insn->op[0].reg);
 	if (piece)
 		insn->len = (u8)piece;
-	else if (insn_decode(insn, code_at(v, x->at), MIN(left(v, x->at), INSN_MAX_LEN), MODE_64) != INSN_OK)
-		return "no instruction";
 	for (u32 i = x->at; i < x->at + insn->len; i++) {
 		u8 is = i == x->at ? BYTE_FIRST : BYTE_INSIDE;
 
@@ -1345,7 +1346,7 @@ static const char *step(struct walk *x)
 	}
 	if (piece) {
 		k.compared = k.asked = false;
-		if (temp == T0)
+		if (insn->op[0].reg == T0)
 			set_t0(&k, T0_ANY);
 		else
 			set_t1(&k, T1_ANY);
