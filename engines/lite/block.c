@@ -330,7 +330,7 @@ static void kill_range(struct lite_vcpu *c, struct lite_page *page, unsigned off
 		struct lite_block *block = *link;
 
 		if (block->from < off + len && off < block->to) {
-			*link = block->page_next;
+			__atomic_store_n(link, block->page_next, __ATOMIC_RELEASE);
 			block_kill(lvm, block);
 			c->count.blocks_killed++;
 		} else {
@@ -367,7 +367,7 @@ static void block_drop(struct lite_vcpu *c, struct lite_block *block)
 		;
 	if (!*link)
 		return;
-	*link = block->page_next;
+	__atomic_store_n(link, block->page_next, __ATOMIC_RELEASE);
 	block_kill(lvm, block);
 	c->count.blocks_killed++;
 	if (!page->blocks)
@@ -461,7 +461,7 @@ static unsigned drop_stale(struct lite_vcpu *c, struct lite_page *page, u64 gpa,
 			link = &block->page_next;
 			continue;
 		}
-		*link = block->page_next;
+		__atomic_store_n(link, block->page_next, __ATOMIC_RELEASE);
 		block_kill(to_lite_vm(c->vcpu.vm), block);
 		dropped++;
 	}
@@ -723,7 +723,7 @@ static void block_enter(struct lite_vcpu *c, struct lite_page *page, struct lite
 	if (!page->checked)
 		cover(page, from, to - from);
 	block->page_next = page->blocks;
-	page->blocks = block;
+	__atomic_store_n(&page->blocks, block, __ATOMIC_RELEASE);
 	block->hash_next = lvm->blocks[h];
 	__atomic_store_n(&lvm->blocks[h], block, __ATOMIC_RELEASE);
 	c->count.blocks++;

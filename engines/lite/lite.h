@@ -182,7 +182,7 @@ struct lite_block {
 struct lite_page {
 	u64 gfn;
 	struct lite_page *hash_next;
-	struct lite_block *blocks;
+	struct lite_block *blocks; /* (a) to read: whether there are any */
 	bool checked;	/* (a) to read: its blocks look at the bytes themselves, see block.c; it has no code bit, no copy, nothing is covered */
 	u16 heat;	/* what stores to it have cost lately */
 	u64 heat_since, checked_since; /* host_now_ns() */
