@@ -363,11 +363,9 @@ void jit_check_bytes(const struct jit_block *b, u8 *out);
 
 /**
  * Who leaves by the jump cache leaves the flags in lite_vcpu.fl, for what is there may need them, and the way there does not. Before cur does
- * anything else: from then on they may be clobbered. Nothing if that has been done. Uses T0.
+ * anything else: from then on they may be clobbered, by cur and what follows. When that has been done nothing is emitted. Uses T0.
  */
 void jit_keep_flags(struct jit_block *b);
-/** cur is one of those behind. */
-void jit_kept(struct jit_block *b);
 
 /** Emits @b->cur. Sets b->ended when nothing may follow. */
 void jit_emit_insn(struct jit_block *b);

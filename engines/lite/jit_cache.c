@@ -18,21 +18,31 @@
 
 static const u8 resident[] = { REG_AX, REG_CX, REG_DX, REG_BX, REG_BP, REG_SI, REG_DI, REG_R12, REG_R13, REG_R14, REG_R15 };
 
-/* The flags to the field at @to, and from there; by @temp. */
+/* The flags to a field that is laid out as lite_vcpu.fl, and from there, by RAX. */
+static void store_flags(struct lite_emit *e, s32 to)
+{
+	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [to], ax */
+	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, to);
+}
+
+static void load_flags(struct lite_emit *e, s32 from)
+{
+	e_u8(e, 0x66); /* mov ax, [from] */
+	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, from);
+	e_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+}
+
 void jit_flags_to(struct lite_emit *e, unsigned temp, s32 to)
 {
 	e_mov(e, true, temp, REG_AX);
-	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [to], ax */
-	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, to);
+	store_flags(e, to);
 	e_mov(e, true, REG_AX, temp);
 }
 
 void jit_flags_from(struct lite_emit *e, unsigned temp, s32 from)
 {
 	e_mov(e, true, temp, REG_AX);
-	e_u8(e, 0x66); /* mov ax, [from] */
-	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, from);
-	e_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+	load_flags(e, from);
 	e_mov(e, true, REG_AX, temp);
 }
 
@@ -45,10 +55,8 @@ static void save_regs(struct lite_emit *e, s32 sp, bool kept)
 	e_store(e, true, T0, HOST_RSP, sp + VCPU(jit.t0));
 	e_store(e, true, T1, HOST_RSP, sp + VCPU(jit.t1));
 	e_store(e, true, T2, HOST_RSP, sp + VCPU(jit.t2));
-	if (kept)
-		return;
-	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [fl], ax */
-	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, sp + VCPU(fl));
+	if (!kept)
+		store_flags(e, sp + VCPU(fl));
 }
 
 /*
@@ -57,9 +65,7 @@ static void save_regs(struct lite_emit *e, s32 sp, bool kept)
  */
 static void restore_regs(struct lite_emit *e, bool called)
 {
-	e_u8(e, 0x66); /* mov ax, [fl] */
-	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, VCPU(fl));
-	e_bytes(e, "\x04\x7f\x9e", 3); /* add al, 127; sahf */
+	load_flags(e, VCPU(fl));
 	for (unsigned i = 0; i < ARRAY_SIZE(resident); i++)
 		e_load(e, true, resident[i], HOST_RSP, VCPU_GPR(resident[i]));
 	e_load(e, true, GSP, HOST_RSP, VCPU_GPR(REG_SP));

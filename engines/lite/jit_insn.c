@@ -138,18 +138,13 @@ void jit_align_field(struct jit_block *b, unsigned behind)
 		e_bytes(&b->e, nops[8 - at], 8 - at);
 }
 
-void jit_kept(struct jit_block *b)
-{
-	b->kept = true;
-	b->cur->live = 0;
-	b->sites[b->nsites - 1].guest |= JIT_SITE_KEPT;
-}
-
 void jit_keep_flags(struct jit_block *b)
 {
 	if (!b->kept)
 		jit_flags_to(&b->e, T0, VCPU(fl));
-	jit_kept(b);
+	b->kept = true;
+	b->cur->live = 0;
+	b->sites[b->nsites - 1].guest |= JIT_SITE_KEPT;
 }
 
 /* To the linear address in T0. */

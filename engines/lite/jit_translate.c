@@ -298,10 +298,8 @@ static void emit(struct jit_block *b, struct jit_made *made)
 			b->sites[b->nsites - 1].guest |= JIT_SITE_EMULATED;
 			b->ended = true;
 		} else {
-			if (!b->kept && i >= b->keep_from && b->cur->live && may_fault(b->cur))
+			if (b->kept || (i >= b->keep_from && b->cur->live && may_fault(b->cur)))
 				jit_keep_flags(b);
-			else if (b->kept)
-				jit_kept(b);
 			if (b->cur->cross)
 				jit_emit_cross(b);
 			jit_emit_insn(b);

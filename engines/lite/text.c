@@ -36,19 +36,12 @@ bool lite_text_has(const struct lite_vm *lvm, u64 va)
 	return text_of(lvm, va);
 }
 
-static const u8 *host_of(struct lite_vcpu *c, u64 gpa)
-{
-	struct memslot *slot = memslot_find(vm_slots(c->vcpu.vm, vcpu_as_id(&c->vcpu)), gpa >> 12);
-
-	return slot ? (u8 *)slot->hva + (gpa - (slot->base_gfn << 12)) : NULL;
-}
-
 bool lite_text_bytes(struct lite_vcpu *c, u64 va, u8 *bytes, unsigned n)
 {
 	const struct lite_text *t = text_of(to_lite_vm(c->vcpu.vm), va);
-	const u8 *host = t ? host_of(c, t->gpa + (va & INTO)) : NULL;
+	u64 host = t ? vm_gpa_to_hva(c->vcpu.vm, vcpu_as_id(&c->vcpu), t->gpa + (va & INTO), NULL) : 0;
 
-	return host && !host_copy_from_client(bytes, (u64)(uintptr_t)host, n);
+	return host && !host_copy_from_client(bytes, host, n);
 }
 
 /* The text that is at @gpa; NULL: none. */
@@ -133,7 +126,7 @@ static void validate(struct lite_vcpu *c, u64 gpa)
 {
 	for (u64 gfn = gpa >> 12; gfn < (gpa + LITE_TEXT_SIZE) >> 12; gfn++)
 		if (lite_is_code(to_lite_vm(c->vcpu.vm), gfn))
-			lite_code_validate(c, gfn, (u8 *)host_of(c, gfn << 12));
+			lite_code_validate(c, gfn, (u8 *)vm_gpa_to_hva(c->vcpu.vm, vcpu_as_id(&c->vcpu), gfn << 12, NULL));
 }
 
 void lite_text_look(struct lite_vcpu *c)
