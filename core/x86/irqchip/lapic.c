@@ -482,6 +482,16 @@ static u64 x2apic_writable(unsigned offset)
 	}
 }
 
+/* A register that its MSR may be written to; of the ICR both halves at once. */
+static void write_by_msr(struct lapic *l, unsigned reg, u64 value)
+{
+	host_event_apic(true, reg, value);
+	if (reg == APIC_ICR)
+		lapic_write_icr(l, value);
+	else
+		lapic_write_reg(l, reg, value);
+}
+
 enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value)
 {
 	struct lapic *l = vcpu->lapic;
@@ -496,11 +506,7 @@ enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value)
 	} else if (!writable || (value & ~writable)) {
 		return X86_FAULT;
 	}
-	host_event_apic(true, offset, value);
-	if (offset == APIC_ICR)
-		lapic_write_icr(l, value);
-	else
-		lapic_write_reg(l, offset, value);
+	write_by_msr(l, offset, value);
 	return X86_CONTINUE;
 }
 
@@ -524,11 +530,7 @@ enum x86_result lapic_msr_write(struct vcpu *vcpu, unsigned reg, u64 value)
 
 	if (!l || !lapic_hw_enabled(l))
 		return X86_FAULT;
-	host_event_apic(true, reg, value);
-	if (reg == APIC_ICR)
-		lapic_write_icr(l, value);
-	else
-		lapic_write_reg(l, reg, value);
+	write_by_msr(l, reg, value);
 	return X86_CONTINUE;
 }
 
