@@ -125,9 +125,23 @@ void guest_code(struct guest *g, uint16_t ip, const void *code, size_t len)
 
 enum { LONG_PML4 = 0x8000, LONG_PDPT = 0x9000, LONG_PD = 0xa000, LONG_PD_3 = 0xb000, LONG_GDT = 0xc000, LONG_IDT = 0xd000 };
 
+void long_segments(struct kvm_sregs *s, uint64_t gdt, uint64_t idt)
+{
+	const struct kvm_segment data = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
+
+	s->cs = s->ds = s->es = s->fs = s->gs = s->ss = data;
+	s->cs.selector = 8;
+	s->cs.type = 11;
+	s->cs.db = 0;
+	s->cs.l = 1;
+	s->gdt.base = gdt;
+	s->gdt.limit = 23;
+	s->idt.base = idt;
+	s->idt.limit = 0xfff;
+}
+
 void guest_long_code(struct guest *g, uint16_t ip, const void *code, size_t len)
 {
-	struct kvm_segment seg = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 };
 	struct kvm_regs regs = { .rip = ip, .rflags = 2, .rsp = 0x8000 };
 	uint64_t *table = (uint64_t *)(g->mem + LONG_PML4);
 	struct kvm_sregs sregs;
@@ -144,16 +158,7 @@ void guest_long_code(struct guest *g, uint16_t ip, const void *code, size_t len)
 	table[2] = 0x00cf93000000ffffULL;
 	memcpy(g->mem + ip, code, len);
 	api.ioctl(g->vcpu, KVM_GET_SREGS, &sregs);
-	sregs.ds = sregs.es = sregs.ss = sregs.fs = sregs.gs = seg;
-	seg.selector = 8;
-	seg.type = 11;
-	seg.db = 0;
-	seg.l = 1;
-	sregs.cs = seg;
-	sregs.gdt.base = LONG_GDT;
-	sregs.gdt.limit = 23;
-	sregs.idt.base = LONG_IDT;
-	sregs.idt.limit = 0xfff;
+	long_segments(&sregs, LONG_GDT, LONG_IDT);
 	sregs.cr0 = 0x80050033;
 	sregs.cr3 = LONG_PML4;
 	sregs.cr4 = 0x20;

@@ -95,20 +95,14 @@ static uint64_t get64(const uint8_t *at)
 /* 64-bit mode; every vector's stub tells its number at port 81. @bits is 64, or 32 for a compatibility segment. */
 static void set_mode(int vcpu, unsigned bits)
 {
-	struct kvm_segment data = { .limit = 0xffffffff, .selector = 0x10, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1 };
 	struct kvm_sregs s;
 
 	api.ioctl(vcpu, KVM_GET_SREGS, &s);
-	s.cs = data;
+	long_segments(&s, GDT, IDT);
 	s.cs.selector = bits == 64 ? 8 : 0x18;
-	s.cs.type = 11;
 	s.cs.l = bits == 64;
 	s.cs.db = bits != 64;
-	s.ds = s.es = s.fs = s.gs = s.ss = data;
-	s.gdt.base = GDT;
 	s.gdt.limit = 0x1f;
-	s.idt.base = IDT;
-	s.idt.limit = 0xfff;
 	s.cr0 = 0x80000033;
 	s.cr3 = TABLES;
 	s.cr4 = 0x220;

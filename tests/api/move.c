@@ -371,7 +371,6 @@ static void tables(struct machine *m)
 
 static bool first_state(struct machine *m, unsigned id)
 {
-	struct kvm_segment data = { .limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1 }, code = data;
 	struct kvm_regs regs = { .rip = CODE, .rflags = 2, .rsp = STACK + id * 0x1000, .r12 = DATA + id * 0x1000 };
 	struct kvm_mp_state runnable = { KVM_MP_STATE_RUNNABLE };
 	/* So far on that no engine takes it for the TSC of a vCPU that was just created, which all are to agree in */
@@ -382,18 +381,9 @@ static bool first_state(struct machine *m, unsigned id)
 	struct block *b = block(m, id);
 	struct kvm_sregs s;
 
-	code.selector = 8;
-	code.type = 11;
-	code.db = 0;
-	code.l = 1;
 	if (api.ioctl(m->vcpu[id], KVM_SET_CPUID2, &cpuid.c) || api.ioctl(m->vcpu[id], KVM_GET_SREGS, &s))
 		return tap_ok(false, "CPUID: %s", strerror(errno));
-	s.cs = code;
-	s.ds = s.es = s.fs = s.gs = s.ss = data;
-	s.gdt.base = GDT;
-	s.gdt.limit = 23;
-	s.idt.base = IDT;
-	s.idt.limit = 0xfff;
+	long_segments(&s, GDT, IDT);
 	s.cr0 = 0x80010033;
 	s.cr3 = TABLES;
 	s.cr4 = 0x406a0; /* PAE, PGE, OSFXSR, OSXMMEXCPT, OSXSAVE */
