@@ -148,7 +148,7 @@ void loop_timer_set(struct loop_timer *t, s64 deadline)
 	list_add_tail(pos, &t->link);
 	/* The waiting loop may be about to sleep longer than this. */
 	if (head->next == &t->link)
-		loop_wake(t->loop);
+		loop_renew(t->loop);
 }
 
 void loop_timer_cancel(struct loop_timer *t)

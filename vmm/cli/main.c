@@ -8,6 +8,7 @@
 #include "vmm/cli.h"
 #include "vmm/machine.h"
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,11 @@ int main(int argc, char **argv)
 	sigset_t set;
 	int r, status;
 
+	/*
+	 * libslirp grows each connection's buffers of 128 KiB at once. In maps of their own they grow where they are; in the heap,
+	 * where glibc would have them after the first was freed, they would be copied, each page of them touched.
+	 */
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
 	terminal_guard();
 	signal_set(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);

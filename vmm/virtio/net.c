@@ -20,6 +20,13 @@
 
 #define NET_RX_BUFFERS 256 /* that one frame may be spread over */
 #define NET_TX_BURST   256 /* frames before others get their turn */
+
+/*
+ * What has been sent is told of with a delay when it is little, acknowledgements and requests above all: most drivers look
+ * for it themselves when they send again or receive, and then want no interrupt (§2.7.10: used_event has moved on).
+ */
+#define NET_TX_DELAY_NS 200000
+#define NET_TX_OWED_MAX 8192 /* bytes whose buffers may be withheld that long */
 #define NET_MACS_MAX   64
 #define NET_VLANS      4096
 
@@ -49,6 +56,9 @@ struct virtio_net {
 	struct virtq_elem rx[NET_RX_BUFFERS], tx, ctrl;
 	unsigned rx_ready; /* elements of rx that have their memory */
 	struct loop_bh tx_more;
+	struct loop_timer tx_signal;
+	bool tx_delayed; /* tx_signal is set */
+	size_t tx_owed;	 /* bytes sent since the last signal */
 	u64 offloads; /* of NET_GUEST_OFFLOADS, those that are on */
 	u8 frame[NET_FRAME_MAX];
 
@@ -247,6 +257,15 @@ static bool net_complete(struct virtio_net *n, const struct virtio_net_hdr *head
 	return true;
 }
 
+static void net_tx_signal(struct virtio_net *n)
+{
+	if (n->tx_delayed)
+		loop_timer_cancel(&n->tx_signal);
+	n->tx_delayed = false;
+	n->tx_owed = 0;
+	virtq_signal(&n->v.vdev.vq[NET_TX]);
+}
+
 static void net_transmit(struct virtio_net *n, struct virtq *vq)
 {
 	size_t header_size = net_header_size(n);
@@ -267,6 +286,7 @@ static void net_transmit(struct virtio_net *n, struct virtq *vq)
 			}
 			iov_to_buf(elem->iov, elem->out_num, 0, &header, sizeof(header));
 			bytes = elem->out_bytes - header_size;
+			n->tx_owed += bytes;
 			if (bytes <= sizeof(n->frame)) {
 				/* A copy, as the back end looks more than once. */
 				iov_to_buf(elem->iov, elem->out_num, header_size, n->frame, bytes);
@@ -280,7 +300,17 @@ static void net_transmit(struct virtio_net *n, struct virtq *vq)
 			break;
 		}
 	} while (virtq_notify_on(vq));
-	virtq_signal(vq);
+	if (n->tx_owed > NET_TX_OWED_MAX || vq->unsignalled >= vq->size / 4u) {
+		net_tx_signal(n);
+	} else if (vq->unsignalled && !n->tx_delayed) {
+		n->tx_delayed = true;
+		loop_timer_set(&n->tx_signal, loop_now(&n->v.vdev.machine->loop, LOOP_CLOCK_VM) + NET_TX_DELAY_NS);
+	}
+}
+
+static void net_transmit_later(struct loop_timer *t)
+{
+	net_tx_signal(container_of(t, struct virtio_net, tx_signal));
 }
 
 static void net_transmit_more(struct loop_bh *bh)
@@ -485,6 +515,9 @@ static void net_reset(struct virtio_device *vdev)
 	struct virtio_net *n = container_of(vdev, struct virtio_net, v.vdev);
 
 	loop_bh_cancel(&n->tx_more);
+	loop_timer_cancel(&n->tx_signal);
+	n->tx_delayed = false;
+	n->tx_owed = 0;
 	net_set_offloads(n, 0);
 	/* Everything is received until the driver says what it wants (§5.1.6.5.1 is for drivers
 	 * that do). */
@@ -586,6 +619,7 @@ static int realize(struct device *dev, struct error *err)
 	put_le16(vdev->config + offsetof(struct virtio_net_config, max_virtqueue_pairs), 1);
 	put_le16(vdev->config + offsetof(struct virtio_net_config, mtu), n->host_mtu);
 	loop_bh_init(&n->tx_more, &dev->machine->loop, net_transmit_more);
+	loop_timer_init(&n->tx_signal, &dev->machine->loop, LOOP_CLOCK_VM, net_transmit_later);
 	result = virtio_pci_realize(&n->v, err);
 	if (result < 0) {
 		netdev_detach(&n->front);
@@ -601,6 +635,7 @@ static void unrealize(struct device *dev)
 	struct virtio_net *n = container_of(dev, struct virtio_net, v.pci.dev);
 
 	netdev_detach(&n->front);
+	loop_timer_cancel(&n->tx_signal);
 	virtio_pci_unrealize(&n->v);
 	while (n->rx_ready)
 		virtq_elem_destroy(&n->rx[--n->rx_ready]);
