@@ -92,7 +92,7 @@ struct lite_view {
 	LITE_SET(LITE_XTLB_SIZE) x_set;
 	LITE_SET(LITE_JUMP_SIZE) jump_set;
 	LITE_SET(LITE_JIT_JUMPS) jit_set;
-	u64 code_pages[64]; /* by hash: pages that jumps may lead to */
+	u64 code_pages[128]; /* by hash, apart for the halves of the address space: pages that jumps may lead to */
 };
 
 /* Second level: walks, as the page tables said, tagged by a generation that stands for a PCID (or for global). */

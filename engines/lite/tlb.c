@@ -300,7 +300,7 @@ static void view_save(struct lite_vcpu *c, u64 gen)
 
 static u64 page_bit(u64 la, unsigned *word)
 {
-	unsigned hash = (la >> 12) % 4096;
+	unsigned hash = (la >> 12) % 4096 + (la >> 63) * 4096;
 
 	*word = hash / 64;
 	return BIT64(hash % 64);
