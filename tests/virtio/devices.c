@@ -518,6 +518,63 @@ static bool net_sends(enum pci_mode mode)
 	return pci_wait(&p, 1, &id, &bytes) && sent_bytes == 100 && sent[99] == 99;
 }
 
+/* Sends @bytes and waits for the buffer. Returns whether there is an interrupt, -1: no buffer. The ISR is clear afterwards. */
+static int net_signals(u32 bytes)
+{
+	struct segment s = { guest_alloc(&g, 12 + bytes), 12 + bytes, false };
+	u16 id;
+	u32 written;
+
+	memset(guest_ptr(&g, s.gpa), 0, 12);
+	ring_add(&p.ring[1], &s, 1, false);
+	pci_kick(&p, 1);
+	if (!pci_wait(&p, 1, &id, &written))
+		return -1;
+	guest_loop(&g, false);
+	return common_get(&p, 0x1000, 1) & 1;
+}
+
+/* The guest's time stands still and goes on as this wants. */
+static bool net_signals_late(void)
+{
+	struct loop *loop = &g.m.loop;
+	bool runs = loop->vm_running, good;
+
+	loop_clock_run(loop, false);
+	good = pci_init(&p, PCI_MODERN, 1ull << VIRTIO_RING_F_EVENT_IDX) && net_signals(100) == 0 && net_signals(100) == 0;
+	loop_clock_run(loop, true);
+	for (unsigned i = 0; good && !p.pci->intx; i++) {
+		guest_loop(&g, true);
+		good = i < 1000;
+	}
+	good = good && common_get(&p, 0x1000, 1) == 1;
+	loop_clock_run(loop, runs);
+	return good;
+}
+
+static bool net_signals_much(void)
+{
+	struct loop *loop = &g.m.loop;
+	bool runs = loop->vm_running, good;
+	unsigned n = 0;
+
+	loop_clock_run(loop, false);
+	good = pci_init(&p, PCI_MODERN, 1ull << VIRTIO_RING_F_EVENT_IDX) && net_signals(9000) == 1 && net_signals(5000) == 0 && net_signals(5000) == 1;
+	while (good && n < p.ring[1].size && !net_signals(60))
+		n++;
+	good = good && n && n < p.ring[1].size / 4u;
+	/* Nothing of before is told of after a reset. */
+	good = good && !net_signals(60) && pci_init(&p, PCI_MODERN, 0);
+	loop_clock_run(loop, true);
+	for (unsigned i = 0; i < 10; i++) {
+		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+		guest_loop(&g, false);
+	}
+	good = good && !p.pci->intx;
+	loop_clock_run(loop, runs);
+	return good;
+}
+
 static bool net_receives(enum pci_mode mode, unsigned buffer, size_t bytes, u64 without)
 {
 	struct netdev *n = netdev_find(&g.m, "n0");
@@ -791,6 +848,8 @@ static void test_net(void)
 		tap_ok(net_receives_large(mode, 1ull << VIRTIO_NET_F_GUEST_CSUM),
 		       "net, %s: none without partial checksums", mode_names[mode]);
 	}
+	tap_ok(net_signals_late(), "net: of a small frame that was sent the driver hears late");
+	tap_ok(net_signals_much(), "net: of much, or of many frames, at once; of none after a reset");
 	tap_ok(net_small_buffers(), "net: buffers that are too small for large segments");
 	for (unsigned i = 0; i < ARRAY_SIZE(sendings); i++)
 		tap_ok(net_sends_header(i), "net: %s", sendings[i].name);
