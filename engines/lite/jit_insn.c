@@ -4,6 +4,7 @@
  *
  * Rule: nothing of the guest's state changes before the last access that can miss or fault, for the emulator then does the whole instruction.
  */
+#include "core/x86/cpuid.h"
 #include "engines/lite/jit.h"
 #include "engines/lite/text.h"
 
@@ -30,9 +31,31 @@ static void call_with(struct jit_block *b, enum lite_jit_fn fn, const void *give
 	call_end(b, fn, b->cur->off);
 }
 
+/* EDX:EAX = vcpu_read_tsc(), of which tsc_ratio has 32 bits behind the point. No flags change. */
+static void read_tsc(struct jit_block *b, bool waits)
+{
+	struct lite_emit *e = &b->e;
+
+	e_bytes(e, waits ? "\x0f\x01\xf9" : "\x0f\x31", waits ? 3 : 2); /* rdtscp, rdtsc */
+	e_rorx(e, REG_DX, REG_DX, 32);
+	e_op_mx(e, true, 0x8d, REG_DX, REG_DX, REG_AX, 0, 0); /* lea rdx, [rdx + rax] */
+	e_mulx_m(e, T1, T0, HOST_RSP, VCPU(vcpu.tsc_ratio));
+	e_rorx(e, T0, T0, 32);
+	e_mov(e, false, T0, T0);
+	e_rorx(e, T1, T1, 32); /* 2^64 ticks are never reached: the high half is 0 */
+	e_op_mx(e, true, 0x8d, T0, T0, T1, 0, 0);
+	e_load(e, true, T1, HOST_RSP, VCPU(vcpu.tsc_offset));
+	e_op_mx(e, true, 0x8d, REG_DX, T0, T1, 0, 0);
+	e_mov(e, false, REG_AX, REG_DX);
+	e_rorx(e, REG_DX, REG_DX, 32);
+	e_mov(e, false, REG_DX, REG_DX);
+	if (waits)
+		e_load(e, false, REG_CX, HOST_RSP, VCPU(vcpu.x86.tsc_aux));
+}
+
 /*
- * Those that system calls and locks are made of, where they are what they are at CPL 0 in 64-bit mode. @f is what does it when there is more to it:
- * somebody wants the vCPU, or waits for IF. False: flags are in the way.
+ * Those that system calls, locks and clocks are made of, where they are what they are at CPL 0 in 64-bit mode. @f is what does it when there is more
+ * to it: somebody wants the vCPU, or waits for IF, or the CPU has no such instruction. False: flags are in the way, or the host's clock is another.
  */
 static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 {
@@ -76,6 +99,22 @@ static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 		b->cur->given = busy->given = waits->given = f;
 		b->cur->fn = LITE_JIT_FAST;
 		busy->back = waits->back = e->p;
+		return true;
+	case MN_RDTSC:
+		if (!host_tsc_khz())
+			return false;
+		read_tsc(b, false);
+		return true;
+	case MN_RDTSCP:
+		if (!host_tsc_khz() || b->cur->live)
+			return false;
+		e_op_m(e, false, 0xf7, 0, HOST_RSP, VCPU(vcpu.features[X86_FEATURE_WORD(X86_FEATURE_RDTSCP)])); /* test dword, imm32 */
+		e_u32(e, X86_FEATURE_BIT(X86_FEATURE_RDTSCP));
+		waits = jit_cold(b, COLD_FAST, e_jcc(e, CC_E));
+		read_tsc(b, true);
+		b->cur->given = waits->given = f;
+		b->cur->fn = LITE_JIT_FAST;
+		waits->back = e->p;
 		return true;
 	default:
 		return false;
