@@ -18,6 +18,7 @@
  * What is certain where two ways meet is what both say. So an instruction is looked at again when less is certain than last time, and that
  * ends, for there is only so much to forget.
  */
+#include "core/x86/cpuid.h"
 #include "engines/lite/jit.h"
 #include "engines/lite/log.h"
 #include "engines/lite/options.h"
@@ -495,7 +496,7 @@ static const struct {
 	{ VCPU(window_irq), 1, OPA_READ },
 };
 
-/* Those of SWAPGS, CLI and STI at CPL 0: what the guest could have there anyway. */
+/* Those of SWAPGS, CLI, STI, RDTSC and RDTSCP at CPL 0: what the guest could have there anyway. */
 static bool is_system_field(const struct insn *insn)
 {
 	s64 at = insn->mem.disp;
@@ -504,6 +505,14 @@ static bool is_system_field(const struct insn *insn)
 		return insn->mnemonic == MN_MOV && insn->mem.size == 8;
 	if (at == VCPU(sti_rip))
 		return insn->mnemonic == MN_MOV && insn->mem.size == 8 && insn->mem.access == OPA_WRITE;
+	if (at == VCPU(vcpu.tsc_ratio))
+		return insn->mnemonic == MN_MULX && insn->mem.size == 8;
+	if (at == VCPU(vcpu.tsc_offset))
+		return insn->mnemonic == MN_MOV && insn->mem.size == 8 && insn->mem.access == OPA_READ;
+	if (at == VCPU(vcpu.x86.tsc_aux))
+		return insn->mnemonic == MN_MOV && insn->mem.size == 4 && insn->mem.access == OPA_READ;
+	if (at == VCPU(vcpu.features[X86_FEATURE_WORD(X86_FEATURE_RDTSCP)]))
+		return insn->mnemonic == MN_TEST && insn->mem.size == 4;
 	if (at != VCPU(vcpu.x86.rflags) || insn->mem.size != 4 || insn->op[1].kind != OPK_IMM)
 		return false;
 	return insn->mnemonic == MN_AND ? (u32)insn->imm == ~(u32)RFLAGS_IF :
@@ -890,6 +899,8 @@ static bool is_ordinary(const struct walk *x)
 	if (insn->mnemonic >= MN_ADD && insn->mnemonic <= MN_SHRX)
 		return true;
 	switch (insn->mnemonic) {
+	case MN_RDTSC: case MN_RDTSCP:
+		return !x->v->view;
 	case MN_MOV: case MN_MOVZX: case MN_MOVSX: case MN_MOVSXD: case MN_LEA: case MN_CBW: case MN_CWD: case MN_LAHF: case MN_SAHF:
 	case MN_CMOVCC: case MN_SETCC: case MN_MOVNTI: case MN_MOVDIRI: case MN_CLC: case MN_STC: case MN_CMC: case MN_LFENCE: case MN_MFENCE: case MN_SFENCE:
 		return true;

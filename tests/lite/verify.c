@@ -2,6 +2,7 @@
  * jit_verify(): code as the translator makes it is let through, and the same with one thing wrong is not, for the reason that is expected.
  * That each reason has its case is counted.
  */
+#include "core/x86/cpuid.h"
 #include "engines/lite/jit.h"
 #include "engines/lite/window.h"
 #include "tests/tap.h"
@@ -948,6 +949,23 @@ static bool body(struct code *x, unsigned n)
 		e_u32(E, 0x200);
 		e_op_m(E, false, 0x81, 1, HOST_RSP, VCPU(vcpu.x86.rflags));
 		e_u32(E, 0x200);
+		CASE("the TSC read", NULL);
+		e_op_m(E, false, 0xf7, 0, HOST_RSP, VCPU(vcpu.features[X86_FEATURE_WORD(X86_FEATURE_RDTSCP)]));
+		e_u32(E, X86_FEATURE_BIT(X86_FEATURE_RDTSCP));
+		RAW("\x0f\x31"); /* rdtsc */
+		RAW("\x0f\x01\xf9"); /* rdtscp */
+		e_mulx_m(E, T1, T0, HOST_RSP, VCPU(vcpu.tsc_ratio));
+		e_load(E, true, T1, HOST_RSP, VCPU(vcpu.tsc_offset));
+		e_load(E, false, REG_CX, HOST_RSP, VCPU(vcpu.x86.tsc_aux));
+		CASE("the TSC's offset written", NO_FIELD);
+		e_store(E, true, REG_AX, HOST_RSP, VCPU(vcpu.tsc_offset));
+		CASE("the TSC's rate written", NO_FIELD);
+		e_store(E, true, REG_AX, HOST_RSP, VCPU(vcpu.tsc_ratio));
+		CASE("IA32_TSC_AUX written", NO_FIELD);
+		e_store(E, false, REG_AX, HOST_RSP, VCPU(vcpu.x86.tsc_aux));
+		CASE("a feature of CPUID set", NO_FIELD);
+		e_op_m(E, false, 0x81, 1, HOST_RSP, VCPU(vcpu.features[X86_FEATURE_WORD(X86_FEATURE_RDTSCP)]));
+		e_u32(E, X86_FEATURE_BIT(X86_FEATURE_RDTSCP));
 		CASE("IOPL set", NO_FIELD);
 		e_op_m(E, false, 0x81, 1, HOST_RSP, VCPU(vcpu.x86.rflags));
 		e_u32(E, 0x3000);
@@ -1014,8 +1032,8 @@ static bool body(struct code *x, unsigned n)
 		RAW("\xee");
 		CASE("STD", NOT_FOR);
 		RAW("\xfd");
-		CASE("RDTSC", NOT_FOR);
-		RAW("\x0f\x31");
+		CASE("RDPMC", NOT_FOR);
+		RAW("\x0f\x33");
 		CASE("WRPKRU", NOT_FOR);
 		RAW("\x0f\x01\xef");
 		CASE("WRFSBASE", NOT_FOR);
@@ -1645,6 +1663,10 @@ static bool window(struct code *x, unsigned n)
 		e_load(E, true, T2, HOST_RSP, VCPU(jit.delta[0]));
 		RAW("\x49\x89\xc0\x4b\x8b\x04\x10"); /* mov r8, rax */
 		elsewhere(x, field);
+		CASE("the TSC read by a user", NOT_FOR);
+		RAW("\x0f\x31");
+		CASE("and with RDTSCP", NOT_FOR);
+		RAW("\x0f\x01\xf9");
 		return true;
 	default:
 		return false;
