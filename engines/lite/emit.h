@@ -196,16 +196,6 @@ static inline void e_shiftx_m(struct lite_emit *e, unsigned kind, unsigned to, u
 	e_mem(e, to, base, disp);
 }
 
-/* MULX high, low, [base + disp]: RDX times what is there, 64 bits, no flags. */
-static inline void e_mulx_m(struct lite_emit *e, unsigned high, unsigned low, unsigned base, s32 disp)
-{
-	e_u8(e, 0xc4);
-	e_u8(e, (~high & 8) << 4 | 0x40 | (~base & 8) << 2 | 2);
-	e_u8(e, 0x80 | (~low & 15) << 3 | 3);
-	e_u8(e, 0xf6);
-	e_mem(e, high, base, disp);
-}
-
 /* JMP and CALL [base + disp], [base + index * 8 + disp] */
 static inline void e_jmp_m(struct lite_emit *e, unsigned base, s32 disp)
 {

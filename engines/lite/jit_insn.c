@@ -31,7 +31,7 @@ static void call_with(struct jit_block *b, enum lite_jit_fn fn, const void *give
 	call_end(b, fn, b->cur->off);
 }
 
-/* EDX:EAX = vcpu_read_tsc(), of which tsc_ratio has 32 bits behind the point. No flags change. */
+/* EDX:EAX = vcpu_read_tsc() where the guest's TSC runs at the host's rate. No flags change. */
 static void read_tsc(struct jit_block *b, bool waits)
 {
 	struct lite_emit *e = &b->e;
@@ -39,13 +39,8 @@ static void read_tsc(struct jit_block *b, bool waits)
 	e_bytes(e, waits ? "\x0f\x01\xf9" : "\x0f\x31", waits ? 3 : 2); /* rdtscp, rdtsc */
 	e_rorx(e, REG_DX, REG_DX, 32);
 	e_op_mx(e, true, 0x8d, REG_DX, REG_DX, REG_AX, 0, 0); /* lea rdx, [rdx + rax] */
-	e_mulx_m(e, T1, T0, HOST_RSP, VCPU(vcpu.tsc_ratio));
-	e_rorx(e, T0, T0, 32);
-	e_mov(e, false, T0, T0);
-	e_rorx(e, T1, T1, 32); /* 2^64 ticks are never reached: the high half is 0 */
-	e_op_mx(e, true, 0x8d, T0, T0, T1, 0, 0);
 	e_load(e, true, T1, HOST_RSP, VCPU(vcpu.tsc_offset));
-	e_op_mx(e, true, 0x8d, REG_DX, T0, T1, 0, 0);
+	e_op_mx(e, true, 0x8d, REG_DX, REG_DX, T1, 0, 0);
 	e_mov(e, false, REG_AX, REG_DX);
 	e_rorx(e, REG_DX, REG_DX, 32);
 	e_mov(e, false, REG_DX, REG_DX);
@@ -55,10 +50,11 @@ static void read_tsc(struct jit_block *b, bool waits)
 
 /*
  * Those that system calls, locks and clocks are made of, where they are what they are at CPL 0 in 64-bit mode. @f is what does it when there is more
- * to it: somebody wants the vCPU, or waits for IF, or the CPU has no such instruction. False: flags are in the way, or the host's clock is another.
+ * to it: somebody wants the vCPU, or waits for IF, or the CPU has no such instruction. False: flags are in the way, or the guest's clock is another.
  */
 static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 {
+	bool same_clock = host_tsc_khz() && !b->lvm->vm.engine->set_tsc_khz;
 	s32 rflags = VCPU(vcpu.x86.rflags);
 	struct jit_cold *busy, *waits;
 	struct lite_emit *e = &b->e;
@@ -101,12 +97,12 @@ static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 		busy->back = waits->back = e->p;
 		return true;
 	case MN_RDTSC:
-		if (!host_tsc_khz())
+		if (!same_clock)
 			return false;
 		read_tsc(b, false);
 		return true;
 	case MN_RDTSCP:
-		if (!host_tsc_khz() || b->cur->live)
+		if (!same_clock || b->cur->live)
 			return false;
 		e_op_m(e, false, 0xf7, 0, HOST_RSP, VCPU(vcpu.features[X86_FEATURE_WORD(X86_FEATURE_RDTSCP)])); /* test dword, imm32 */
 		e_u32(e, X86_FEATURE_BIT(X86_FEATURE_RDTSCP));

@@ -505,8 +505,6 @@ static bool is_system_field(const struct insn *insn)
 		return insn->mnemonic == MN_MOV && insn->mem.size == 8;
 	if (at == VCPU(sti_rip))
 		return insn->mnemonic == MN_MOV && insn->mem.size == 8 && insn->mem.access == OPA_WRITE;
-	if (at == VCPU(vcpu.tsc_ratio))
-		return insn->mnemonic == MN_MULX && insn->mem.size == 8;
 	if (at == VCPU(vcpu.tsc_offset))
 		return insn->mnemonic == MN_MOV && insn->mem.size == 8 && insn->mem.access == OPA_READ;
 	if (at == VCPU(vcpu.x86.tsc_aux))

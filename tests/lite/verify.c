@@ -954,13 +954,10 @@ static bool body(struct code *x, unsigned n)
 		e_u32(E, X86_FEATURE_BIT(X86_FEATURE_RDTSCP));
 		RAW("\x0f\x31"); /* rdtsc */
 		RAW("\x0f\x01\xf9"); /* rdtscp */
-		e_mulx_m(E, T1, T0, HOST_RSP, VCPU(vcpu.tsc_ratio));
 		e_load(E, true, T1, HOST_RSP, VCPU(vcpu.tsc_offset));
 		e_load(E, false, REG_CX, HOST_RSP, VCPU(vcpu.x86.tsc_aux));
 		CASE("the TSC's offset written", NO_FIELD);
 		e_store(E, true, REG_AX, HOST_RSP, VCPU(vcpu.tsc_offset));
-		CASE("the TSC's rate written", NO_FIELD);
-		e_store(E, true, REG_AX, HOST_RSP, VCPU(vcpu.tsc_ratio));
 		CASE("IA32_TSC_AUX written", NO_FIELD);
 		e_store(E, false, REG_AX, HOST_RSP, VCPU(vcpu.x86.tsc_aux));
 		CASE("a feature of CPUID set", NO_FIELD);
