@@ -154,7 +154,7 @@ def main():
             swap.truncate(1 << 30)
             os.set_inheritable(swap.fileno(), True)
             machine = ["--engine", "amd", "--timeout", "14000", "--memory", "768", "--module", "virtio_blk",
-                       "--disk", "/dev/fd/%d" % swap.fileno()]
+                       "--disk", "/proc/%d/fd/%d" % (os.getpid(), swap.fileno())] # which outer.py has still open
     with open(os.path.join(BUILD, "guest", "kernel-release"), encoding="utf-8") as f:
         release = f.read().strip()
     built = subprocess.run([os.path.join(ROOT, "scripts", "modules"), "--tests", "--kernel", "/lib/modules/%s/build" % release,
