@@ -9,8 +9,6 @@
 #undef _GNU_SOURCE
 #define _DEFAULT_SOURCE
 #include <cpuid.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/kvm.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -20,66 +18,12 @@
 #include <sys/mman.h>
 
 #include "core/x86/emul/decode.h"
-#include "libtrine/trine.h"
+#include "tests/lite/both.h"
 #include "tests/random.h"
 #include "tests/tap.h"
 
-#define MEMORY	(1UL << 20)
-#define TABLES	0x1000UL
-#define CODE	0x10000UL
-#define DATA	0x80c00UL /* to the end of its page; the next one is not there */
-#define SPAN	1024
 #define MIDDLE	512 /* where RBX points */
-#define FLAGS	0x8d5U
 #define RFBM	0xe7U
-
-struct state {
-	uint64_t gpr[16], rflags;
-	uint8_t data[SPAN];
-	uint8_t x[4096] __attribute__((aligned(64)));
-};
-_Static_assert(offsetof(struct state, x) == 1216, "native_call_512 knows");
-
-void native_call_512(struct state *s, void *code);
-__asm__(".text\n.globl native_call_512\nnative_call_512:\n"
-	"push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15; push %rdi; push %rsi\n"
-	"mov $0xe7, %eax; xor %edx, %edx; xrstor64 1216(%rdi)\n"
-	"pushq 128(%rdi); popfq\n"
-	"mov 0(%rdi), %rax; mov 8(%rdi), %rcx; mov 16(%rdi), %rdx; mov 24(%rdi), %rbx; mov 40(%rdi), %rbp; mov 48(%rdi), %rsi\n"
-	"mov 64(%rdi), %r8; mov 72(%rdi), %r9; mov 80(%rdi), %r10; mov 88(%rdi), %r11; mov 96(%rdi), %r12; mov 104(%rdi), %r13\n"
-	"mov 112(%rdi), %r14; mov 120(%rdi), %r15; mov 56(%rdi), %rdi\n"
-	"call *(%rsp)\n"
-	"pushfq; push %rdi; mov 24(%rsp), %rdi; popq 56(%rdi); popq 128(%rdi)\n"
-	"mov %rax, 0(%rdi); mov %rcx, 8(%rdi); mov %rdx, 16(%rdi); mov %rbx, 24(%rdi); mov %rbp, 40(%rdi); mov %rsi, 48(%rdi)\n"
-	"mov %r8, 64(%rdi); mov %r9, 72(%rdi); mov %r10, 80(%rdi); mov %r11, 88(%rdi); mov %r12, 96(%rdi); mov %r13, 104(%rdi)\n"
-	"mov %r14, 112(%rdi); mov %r15, 120(%rdi)\n"
-	"mov $0xe7, %eax; xor %edx, %edx; xsave64 1216(%rdi)\n"
-	"fninit; cld; vzeroupper; push $0x1f80; ldmxcsr (%rsp); pop %rax\n"
-	"pop %rsi; pop %rdi; pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx; ret\n");
-
-static uint64_t word(void)
-{
-	static const uint64_t special[] = {
-		0, 0x8000000000000000ULL, 0x7ff0000000000000ULL, 0x7ff8000000000000ULL, 0x3ff0000000000000ULL, 0x0000000000000001ULL,
-		0x7f8000003f800000ULL, 0x7fc0000000000001ULL, 0xffffffffffffffffULL, 0x7fefffffffffffffULL, 0x7fffffff80000000ULL,
-		0x3c007c00fc007e00ULL,
-	};
-	double d;
-	float f[2];
-	uint64_t v;
-
-	switch (rnd() % 5) {
-	case 0: return rnd();
-	case 1: return rnd() & 0xff;
-	case 2: d = (double)(int64_t)rnd() / (double)(1ULL << (rnd() % 60)); memcpy(&v, &d, 8); return v;
-	case 3:
-		f[0] = (float)(int32_t)rnd() / 1024;
-		f[1] = (float)(int32_t)rnd() / 65536;
-		memcpy(&v, f, 8);
-		return v;
-	default: return special[rnd() % (sizeof(special) / sizeof(special[0]))];
-	}
-}
 
 /* Of components 2 (upper halves of YMM0 to 15), 5 (masks), 6 (upper halves of ZMM0 to 15), 7 (ZMM16 to 31). */
 static unsigned place[8], size[8];
@@ -98,18 +42,12 @@ static uint64_t *lane(struct state *s, unsigned reg, unsigned i)
 
 static void randomize(struct state *s, const struct insn *insn)
 {
-	for (int i = 0; i < 16; i++)
-		s->gpr[i] = word();
-	s->gpr[6] = 8;
-	s->rflags = (rnd() & FLAGS) | 2;
-	for (int i = 0; i < SPAN / 8; i++)
-		((uint64_t *)s->data)[i] = word();
-	memset(s->x, 0, sizeof(s->x));
+	both_randomize(s);
 	*(uint16_t *)s->x = 0x37f;
 	*(uint32_t *)(s->x + 24) = 0x1f80 | (rnd() & 0xe040 & (rnd() & 1 ? ~0U : 0));
 	for (unsigned r = 0; r < 32; r++)
 		for (unsigned i = 0; i < 8; i++)
-			*lane(s, r, i) = word();
+			*lane(s, r, i) = both_word();
 	for (int i = 0; i < 8; i++)
 		((uint64_t *)(s->x + place[5]))[i] = rnd() & 3 ? rnd() : rnd() & 1 ? 0 : ~0ULL;
 	if (insn->mem.vsib)
@@ -118,95 +56,13 @@ static void randomize(struct state *s, const struct insn *insn)
 	*(uint64_t *)(s->x + 512) = RFBM;
 }
 
-static int vcpu;
-static struct kvm_run *run;
-static uint8_t *memory;
-
-static bool set_up(void)
-{
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[256];
-	} cpuid = { .head.nent = 256 };
-	struct kvm_segment data = { .limit = ~0U, .selector = 16, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1 };
-	struct kvm_userspace_memory_region region = { .memory_size = MEMORY };
-	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = RFBM };
-	int kvm = trine_open("/dev/kvm", O_RDWR), vm = trine_ioctl(kvm, KVM_CREATE_VM, 0);
-	struct kvm_sregs s;
-	uint64_t *map;
-
-	memory = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED || vm < 0)
-		return false;
-	map = (uint64_t *)(memory + TABLES);
-	map[0] = (TABLES + 0x1000) | 3;
-	map[512] = (TABLES + 0x2000) | 3;
-	map[1024] = (TABLES + 0x3000) | 3;
-	for (unsigned i = 0; i < 256; i++)
-		map[1536 + i] = i * 4096 | (i * 4096 == DATA - DATA % 4096 + 4096 ? 0 : 3);
-	region.userspace_addr = (uintptr_t)memory;
-	if (trine_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region))
-		return false;
-	vcpu = trine_ioctl(vm, KVM_CREATE_VCPU, 0);
-	if (vcpu < 0 || trine_ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) || trine_ioctl(vcpu, KVM_SET_CPUID2, &cpuid))
-		return false;
-	run = trine_mmap(NULL, trine_ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-	if (run == MAP_FAILED || trine_ioctl(vcpu, KVM_GET_SREGS, &s))
-		return false;
-	s.cr3 = TABLES;
-	s.cr4 = 0x40620; /* OSXSAVE, OSXMMEXCPT, OSFXSR, PAE */
-	s.cr0 = 0x80000031;
-	s.efer = 0x500;
-	s.ds = s.es = s.ss = s.fs = s.gs = data;
-	s.cs = data;
-	s.cs.selector = 8;
-	s.cs.type = 11;
-	s.cs.db = 0;
-	s.cs.l = 1;
-	return !trine_ioctl(vcpu, KVM_SET_SREGS, &s) && !trine_ioctl(vcpu, KVM_SET_XCRS, &xcrs);
-}
-
-static int guest(struct state *s, uint64_t rip, unsigned rbx)
-{
-	struct kvm_regs r = {
-		.rax = s->gpr[0], .rcx = s->gpr[1], .rdx = s->gpr[2], .rbx = DATA + rbx, .rsp = 0x9000, .rbp = s->gpr[5], .rsi = s->gpr[6],
-		.rdi = DATA + rbx, .r8 = s->gpr[8], .r9 = s->gpr[9], .r10 = s->gpr[10], .r11 = s->gpr[11], .r12 = s->gpr[12],
-		.r13 = s->gpr[13], .r14 = s->gpr[14], .r15 = s->gpr[15], .rip = rip, .rflags = s->rflags,
-	};
-	int reason;
-
-	memcpy(memory + DATA, s->data, SPAN);
-	if (trine_ioctl(vcpu, KVM_SET_REGS, &r) || trine_ioctl(vcpu, KVM_SET_XSAVE, s->x) || trine_ioctl(vcpu, KVM_RUN, 0) ||
-	    trine_ioctl(vcpu, KVM_GET_REGS, &r) || trine_ioctl(vcpu, KVM_GET_XSAVE, s->x))
-		return -errno;
-	reason = run->exit_reason;
-	memcpy(s->data, memory + DATA, SPAN);
-	s->gpr[0] = r.rax;
-	s->gpr[1] = r.rcx;
-	s->gpr[2] = r.rdx;
-	s->gpr[5] = r.rbp;
-	s->gpr[6] = r.rsi;
-	memcpy(&s->gpr[8], &r.r8, 64);
-	s->rflags = r.rflags;
-	return reason;
-}
-
 static const char *differ(struct state *a, struct state *b)
 {
 	static char text[96];
+	const char *where = both_differ(a, b);
 
-	for (int i = 0; i < 16; i++) {
-		if (i == 3 || i == 4 || i == 7 || a->gpr[i] == b->gpr[i])
-			continue;
-		snprintf(text, sizeof(text), "register %d: %llx, not %llx", i, (long long)b->gpr[i], (long long)a->gpr[i]);
-		return text;
-	}
-	if ((a->rflags ^ b->rflags) & FLAGS)
-		return "flags";
-	if (memcmp(a->data, b->data, SPAN))
-		return "memory";
-	if (memcmp(a->x + 24, b->x + 24, 4))
-		return "MXCSR";
+	if (where)
+		return where;
 	for (unsigned r = 0; r < 32; r++)
 		for (unsigned i = 0; i < 8; i++)
 			if (*lane(a, r, i) != *lane(b, r, i)) {
@@ -237,10 +93,10 @@ static int run_here(struct state *s, void *code)
 	int sig = sigsetjmp(undefined, 1);
 
 	if (sig) {
-		__asm__ volatile("fninit; cld; vzeroupper; ldmxcsr %0" : : "m"((const uint32_t){ 0x1f80 }));
+		both_calm();
 		return sig;
 	}
-	native_call_512(s, code);
+	both_here(s, code);
 	return 0;
 }
 
@@ -324,21 +180,21 @@ static const char *results[MN_COUNT];
 static const char *compare(const struct insn *insn)
 {
 	static struct state start, here, there;
-	unsigned at = CODE + (total % 64) * 32;
-	unsigned rbx = insn->has_mem && !(total & 3) ? SPAN - 16 * (rnd() % 8) : MIDDLE;
+	unsigned at = BOTH_CODE + (total % 64) * 32;
+	unsigned rbx = insn->has_mem && !(total & 3) ? BOTH_SPAN - 16 * (rnd() % 8) : MIDDLE;
 	int reason, sig;
 
 	randomize(&start, insn);
 	here = there = start;
 	here.gpr[3] = here.gpr[7] = (uintptr_t)scratch + rbx;
-	memcpy(scratch, here.data, SPAN);
+	memcpy(scratch, here.data, BOTH_SPAN);
 	memcpy(code, insn->bytes, insn->len);
 	code[insn->len] = 0xc3;
 	sig = run_here(&here, code);
-	memcpy(here.data, scratch, SPAN);
-	memcpy(memory + at, insn->bytes, insn->len);
-	memory[at + insn->len] = 0xf4;
-	reason = guest(&there, at, rbx);
+	memcpy(here.data, scratch, BOTH_SPAN);
+	memcpy(both_memory + at, insn->bytes, insn->len);
+	both_memory[at + insn->len] = 0xf4;
+	reason = both_guest(&there, at, rbx);
 	total++;
 	absent += sig == SIGILL;
 	faults += sig == SIGSEGV;
@@ -404,9 +260,9 @@ int main(int argc, char **argv)
 	scratch = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (scratch != MAP_FAILED) {
 		mprotect(scratch + 4096, 4096, PROT_NONE);
-		scratch += 4096 - SPAN;
+		scratch += 4096 - BOTH_SPAN;
 	}
-	if (!tap_ok(code != MAP_FAILED && scratch != MAP_FAILED && set_up(), "a guest in long mode with AVX-512"))
+	if (!tap_ok(code != MAP_FAILED && scratch != MAP_FAILED && both_set_up(RFBM, true), "a guest in long mode with AVX-512"))
 		return tap_end();
 	for (k.map = 1; k.map < 7; k.map++)
 		for (k.pp = 0; k.pp < 4; k.pp++)
