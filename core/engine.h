@@ -52,7 +52,6 @@ struct engine_exit {
 		u8 vector;
 	} debug;
 	struct x86_event event;
-	struct host_exit hardware; /* when guest code was left; for host_event_exit() */
 };
 
 /* Groups of state that an engine may keep in hardware; see vcpu->regs_avail. lite keeps everything in vcpu->x86. */
