@@ -234,7 +234,7 @@ static bool must_step(const struct svm_vcpu *svm)
 {
 	const struct vcpu *vcpu = &svm->vcpu;
 
-	return unlikely(debug_client_steps(vcpu) || (svm->window_nmi && !vcpu->x86.nmi_masked));
+	return unlikely(debug_client_steps(vcpu) || (svm->window_nmi && !svm_caps.vnmi && !vcpu->x86.nmi_masked));
 }
 
 static void load_registers(struct svm_vcpu *svm)
@@ -257,8 +257,7 @@ static void load_registers(struct svm_vcpu *svm)
 		svm->guest_tf = s->rflags & RFLAGS_TF;
 		v->rflags |= RFLAGS_TF;
 	}
-	/* IRET is where NMIs open again; the emulator does it */
-	svm_intercept(svm, SVM_EXIT_IRET, s->nmi_masked);
+	svm_nmi_load(svm);
 	v->event_inj = 0;
 	if (svm->inject)
 		load_event(svm);
@@ -391,6 +390,7 @@ void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 		if (unlikely(svm->stepping && !svm->guest_tf))
 			vcpu->x86.rflags &= ~RFLAGS_TF;
 		sync_tpr(svm, tpr);
+		svm_nmi_sync(svm);
 		take_event(svm);
 		/* A value that is not the guest's to choose is lost with the next entry */
 		if (unlikely(svm_caps.xsetbv_silent && (vcpu->x86.cr4 & CR4_OSXSAVE)))
