@@ -177,6 +177,11 @@ static void exception(struct vmx_vcpu *c, u32 word, struct engine_exit *exit)
 			return;
 		break;
 	case VEC_UD:
+		/* RSM is undefined outside of SMM, and the processor is not in SMM when the guest is */
+		if (unlikely(c->vcpu.x86.smm)) {
+			exit->reason = EXIT_EMULATE;
+			return;
+		}
 		/* VMMCALL is AMD's, VMCALL our own */
 		if (!hypercall_fix(&c->vcpu, VMMCALL_INSN, VMCALL_INSN))
 			break;
