@@ -105,6 +105,8 @@ static void ring_push(struct vcpu *vcpu, const struct memslot *slot, u64 gfn)
 	}
 	entry->slot = (u32)slot->as_id << 16 | slot->id;
 	entry->offset = gfn - slot->base_gfn;
+	host_event_dirty_ring_push(vcpu->idx, vcpu->dirty_index, __atomic_load_n(&vcpu->dirty_reset_index, __ATOMIC_RELAXED),
+				   entry->slot, entry->offset);
 	__atomic_store_n(&entry->flags, KVM_DIRTY_GFN_F_DIRTY, __ATOMIC_RELEASE);
 	vcpu->dirty_index++;
 	if (unlikely(dirty_ring_soft_full(vcpu)))
@@ -154,6 +156,7 @@ static u32 ring_reset(struct vm *vm, struct vcpu *vcpu)
 	}
 	protect(vm, slot, offset, mask);
 	__atomic_store_n(&vcpu->dirty_reset_index, index, __ATOMIC_RELEASE);
+	host_event_dirty_ring_reset(vcpu->idx, __atomic_load_n(&vcpu->dirty_index, __ATOMIC_RELAXED), index);
 	return count;
 }
 

@@ -52,7 +52,6 @@ struct engine_exit {
 		u8 vector;
 	} debug;
 	struct x86_event event;
-	struct host_exit hardware; /* when guest code was left; for host_event_exit() */
 };
 
 /* Groups of state that an engine may keep in hardware; see vcpu->regs_avail. lite keeps everything in vcpu->x86. */
@@ -141,6 +140,7 @@ struct engine_ops {
 	size_t vm_size, vcpu_size;
 	u32 disable_exits; /* KVM_X86_DISABLE_EXITS_*: what a guest may do without leaving guest code, when the client wishes so */
 	const char *hypercall_insn; /* the one of core/x86/hypercall.h that the processor has; NULL: both */
+	bool records_branches; /* the last-branch records of REGS_MSR: vcpu->debugctl, vcpu->last_branch */
 	size_t vcpu_headroom; /* bytes of the engine's own right below struct vcpu, a multiple of the page size */
 	/* CPUID bits the engine can serve, applied to KVM_GET_SUPPORTED_CPUID: clears what it cannot. */
 	void (*cpuid_mask)(u32 function, u32 index, u32 regs[4]);

@@ -142,6 +142,7 @@ int vcpu_check_exit(struct vcpu *vcpu)
 			return -EIO;
 		/* Stays until the client has reset the rings. */
 		if (vcpu_test_request(vcpu, REQ_DIRTY_FULL) && dirty_ring_soft_full(vcpu)) {
+			host_event_dirty_ring_exit(vcpu->id);
 			vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
 			return 1;
 		}
@@ -195,7 +196,7 @@ static bool poll_first(struct vcpu *vcpu, u64 start)
 
 static void adapt_poll(struct vcpu *vcpu, u64 slept_ns)
 {
-	u32 max = __atomic_load_n(&vcpu->vm->max_halt_poll_ns, __ATOMIC_RELAXED);
+	u32 max = __atomic_load_n(&vcpu->vm->max_halt_poll_ns, __ATOMIC_RELAXED), before = vcpu->halt_poll_ns;
 
 	if (slept_ns / 2 > max)
 		vcpu->halt_poll_ns = 0;
@@ -203,11 +204,14 @@ static void adapt_poll(struct vcpu *vcpu, u64 slept_ns)
 		vcpu->halt_poll_ns = MIN(HALT_POLL_START_NS, max);
 	else
 		vcpu->halt_poll_ns = MIN(vcpu->halt_poll_ns * 2ULL, max);
+	if (vcpu->halt_poll_ns != before)
+		host_event_halt_poll_ns(vcpu->id, vcpu->halt_poll_ns, before);
 }
 
 int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu))
 {
 	u64 start = host_now_ns();
+	bool waited;
 	int error = 0;
 
 	stats_spent(vcpu, TIME_CORE);
@@ -216,12 +220,14 @@ int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu))
 	vcpu_srcu_unlock(vcpu);
 	/* From here on kicks wake; what happened before is seen by sleep_over(). */
 	__atomic_store_n(&vcpu->place, VCPU_SLEEPING, __ATOMIC_SEQ_CST);
-	if (!poll_first(vcpu, start)) {
+	waited = !poll_first(vcpu, start);
+	if (waited) {
 		error = host_wait_sleep(&vcpu->wait, wait_ready);
 		if (!error)
 			vcpu->stats->halt_wakeup++;
 		adapt_poll(vcpu, host_now_ns() - start);
 	}
+	host_event_vcpu_wakeup(host_now_ns() - start, waited, !error);
 	__atomic_store_n(&vcpu->place, VCPU_IN_CORE, __ATOMIC_SEQ_CST);
 	vcpu_srcu_lock(vcpu);
 	stats_spent(vcpu, TIME_HALT);

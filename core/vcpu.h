@@ -190,6 +190,7 @@ struct vcpu {
 	u64 pat, mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
 	u64 misc_enable, apic_base, feature_control, arch_capabilities, spec_ctrl, smi_count, smbase, microcode_version;
 	u64 power_ctl;
+	u64 debugctl, last_branch[4]; /* REGS_MSR; DEBUGCTL.LBR alone, 0 without engine->records_branches; FROM, TO, those of the last exception */
 	u64 mcg_status, mcg_cap, mcg_ctl, mce_banks[32 * 4], platform_info, misc_features;
 	u64 tsc_offset, tsc_adjust, tsc_deadline;
 	u32 tsc_khz;

@@ -352,23 +352,61 @@ struct host_exit {
 	u64 info1, info2;
 	u32 intr_info, error_code; /* of the event that was being delivered */
 };
-/* Linux's events kvm_NAME, with the same arguments. Cheap: nobody listens most of the time. hosts/user has nobody who could. */
-#define HOST_EVENTS(X)                                                                                                 \
-	X(entry, (u32 vcpu, u64 rip))                                                                                  \
-	X(exit, (u32 vcpu, u64 rip, const struct host_exit *exit))                                                     \
-	X(userspace_exit, (u32 reason, int error))                                                                     \
-	X(pio, (bool write, u16 port, u32 size, u32 count, const void *data))                                          \
-	X(mmio, (bool write, u64 gpa, u32 len, const void *data))                                                      \
-	X(msr, (bool write, u32 index, u64 value, bool fault))                                                         \
-	X(cpuid, (u32 function, u32 index, const u32 regs[4], bool found))                                             \
-	X(page_fault, (u32 vcpu, u64 rip, u64 address, u64 error))                                                     \
-	X(inj_virq, (u8 vector, bool soft, bool again))                                                                \
-	X(inj_exception, (u8 vector, bool has_error, u32 error, bool again))                                           \
-	X(hypercall, (u64 nr, u64 a0, u64 a1, u64 a2, u64 a3))                                                         \
-	X(apic, (bool write, u32 reg, u64 value))                                                                      \
-	X(eoi, (u32 apic_id, u8 vector))                                                                               \
-	X(cr, (bool write, u32 cr, u64 value))
-#define X(name, args) void host_event_##name args;
+/* @flags of the event emulate_insn: the mode of the instruction */
+#define HOST_INSN_PE   1 /* CR0.PE */
+#define HOST_INSN_VM   2 /* RFLAGS.VM */
+#define HOST_INSN_CS_D 4
+#define HOST_INSN_CS_L 8
+/*
+ * Linux's events kvm_NAME, with the same arguments. Cheap: nobody listens most of the time. hosts/user has nobody who could.
+ * X(name, (parameters), (their names))
+ */
+#define HOST_EVENTS(X)													\
+	X(entry, (u32 vcpu, u64 rip), (vcpu, rip))									\
+	X(exit, (u32 vcpu, u64 rip, const struct host_exit *exit), (vcpu, rip, exit))					\
+	X(userspace_exit, (u32 reason, int error), (reason, error))							\
+	X(vcpu_wakeup, (u64 ns, bool waited, bool valid), (ns, waited, valid))						\
+	X(halt_poll_ns, (u32 vcpu, u32 now, u32 before), (vcpu, now, before))						\
+	X(pio, (bool write, u16 port, u32 size, u32 count, const void *data), (write, port, size, count, data))		\
+	X(mmio, (bool write, u64 gpa, u32 len, const void *data), (write, gpa, len, data))				\
+	X(emulate_insn, (u64 rip, u32 cs_base, const u8 *insn, u8 len, u8 flags, bool failed), (rip, cs_base, insn, len, flags, failed)) \
+	X(msr, (bool write, u32 index, u64 value, bool fault), (write, index, value, fault))				\
+	X(cpuid, (u32 function, u32 index, const u32 *regs, bool found, bool used_max_basic), (function, index, regs, found, used_max_basic)) \
+	X(cr, (bool write, u32 cr, u64 value), (write, cr, value))							\
+	X(page_fault, (u32 vcpu, u64 rip, u64 address, u64 error), (vcpu, rip, address, error))				\
+	X(pml_full, (u32 vcpu), (vcpu))											\
+	X(fpu, (bool load), (load))											\
+	X(inj_virq, (u8 vector, bool soft, bool again), (vector, soft, again))						\
+	X(inj_exception, (u8 vector, bool has_error, u32 error, bool again), (vector, has_error, error, again))		\
+	X(smm_transition, (u32 vcpu, u64 smbase, bool entering), (vcpu, smbase, entering))				\
+	X(hypercall, (u64 nr, u64 a0, u64 a1, u64 a2, u64 a3), (nr, a0, a1, a2, a3))					\
+	X(apic, (bool write, u32 reg, u64 value), (write, reg, value))							\
+	X(apic_ipi, (u32 icr_low, u32 dest), (icr_low, dest))								\
+	X(apic_accept_irq, (u32 apic_id, u8 mode, bool level, u8 vector), (apic_id, mode, level, vector))		\
+	X(eoi, (u32 apic_id, u8 vector), (apic_id, vector))								\
+	X(set_irq, (u32 gsi, int level, int source), (gsi, level, source))						\
+	X(pic_set_irq, (u8 chip, u8 pin, u8 elcr, u8 imr, bool coalesced), (chip, pin, elcr, imr, coalesced))		\
+	X(ioapic_set_irq, (u64 redirection, u32 pin, bool coalesced), (redirection, pin, coalesced))			\
+	X(msi_set_irq, (u64 address, u64 data), (address, data))							\
+	X(ack_irq, (u32 chip, u32 pin), (chip, pin))									\
+	X(dirty_ring_push, (u32 vcpu, u32 dirty, u32 reset, u32 slot, u64 offset), (vcpu, dirty, reset, slot, offset))	\
+	X(dirty_ring_reset, (u32 vcpu, u32 dirty, u32 reset), (vcpu, dirty, reset))					\
+	X(dirty_ring_exit, (u32 vcpu), (vcpu))										\
+	X(write_tsc_offset, (u32 vcpu, u64 before, u64 now), (vcpu, before, now))					\
+	X(hv_hypercall, (u16 code, bool fast, u16 var, u16 count, u16 start, u64 in, u64 out), (code, fast, var, count, start, in, out)) \
+	X(hv_hypercall_done, (u64 result), (result))									\
+	X(hv_send_ipi, (u32 vector, u64 mask), (vector, mask))								\
+	X(hv_send_ipi_ex, (u32 vector, u64 format, u64 banks), (vector, format, banks))					\
+	X(hv_flush_tlb, (u64 mask, u64 space, u64 flags), (mask, space, flags))						\
+	X(hv_flush_tlb_ex, (u64 banks, u64 format, u64 space, u64 flags), (banks, format, space, flags))		\
+	X(hv_synic_set_irq, (u32 vcpu, u32 sint, int vector, int result), (vcpu, sint, vector, result))			\
+	X(hv_synic_send_eoi, (u32 vcpu, int vector), (vcpu, vector))							\
+	X(hv_notify_acked_sint, (u32 vcpu, u32 sint), (vcpu, sint))							\
+	X(hv_synic_set_msr, (u32 vcpu, u32 msr, u64 data, bool host), (vcpu, msr, data, host))				\
+	X(hv_stimer_set_config, (u32 vcpu, u32 timer, u64 config, bool host), (vcpu, timer, config, host))		\
+	X(hv_stimer_set_count, (u32 vcpu, u32 timer, u64 count, bool host), (vcpu, timer, count, host))			\
+	X(hv_stimer_expiration, (u32 vcpu, u32 timer, bool direct, int result), (vcpu, timer, direct, result))
+#define X(name, parameters, names) void host_event_##name parameters;
 HOST_EVENTS(X)
 #undef X
 

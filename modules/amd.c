@@ -4,13 +4,17 @@
 #include "engines/svm/options.h"
 #include "modules/modules.h"
 
-static bool npt = true;
-module_param(npt, bool, 0444);
+static struct svm_options options = { .npt = true, .vnmi = true, .lbrv = true };
+module_param_named(npt, options.npt, bool, 0444);
 MODULE_PARM_DESC(npt, "nested paging, where the processor has it");
+module_param_named(vnmi, options.vnmi, bool, 0444);
+MODULE_PARM_DESC(vnmi, "virtual NMIs, where the processor has them");
+module_param_named(lbrv, options.lbrv, bool, 0444);
+MODULE_PARM_DESC(lbrv, "guests' own last-branch records, where the processor can switch them");
 
 static int __init load(void)
 {
-	int r = svm_setup(npt);
+	int r = svm_setup(&options);
 
 	if (r)
 		return r;

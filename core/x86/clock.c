@@ -90,8 +90,10 @@ void clock_vm_init(struct vm *vm)
 	vm->clock_offset_ns = 0;
 }
 
-static void offset_changed(struct vcpu *vcpu)
+static void set_offset(struct vcpu *vcpu, u64 offset)
 {
+	host_event_write_tsc_offset(vcpu->id, vcpu->tsc_offset, offset);
+	vcpu->tsc_offset = offset;
 	hyperv_clock_changed(vcpu->vm);
 	vcpu_set_request(vcpu, REQ_CLOCK_UPDATE);
 	if (vcpu->lapic)
@@ -116,8 +118,7 @@ void clock_write_tsc(struct vcpu *vcpu, u64 value, bool from_client)
 	if (!from_client) {
 		/* SDM 3B 17.17.3 */
 		vcpu->tsc_adjust += offset - vcpu->tsc_offset;
-		vcpu->tsc_offset = offset;
-		offset_changed(vcpu);
+		set_offset(vcpu, offset);
 		return;
 	}
 	second = (u64)vcpu->tsc_khz * 1000 * TSC_MATCH_SECS;
@@ -136,14 +137,12 @@ void clock_write_tsc(struct vcpu *vcpu, u64 value, bool from_client)
 	vm->last_tsc.offset = offset;
 	vm->last_tsc.khz = vcpu->tsc_khz;
 	host_spin_unlock(&vm->irq_lock, flags);
-	vcpu->tsc_offset = offset;
-	offset_changed(vcpu);
+	set_offset(vcpu, offset);
 }
 
 void clock_adjust_tsc(struct vcpu *vcpu, s64 delta)
 {
-	vcpu->tsc_offset += delta;
-	offset_changed(vcpu);
+	set_offset(vcpu, vcpu->tsc_offset + delta);
 }
 
 bool clock_can_scale(void)
@@ -178,8 +177,7 @@ int clock_set_tsc_khz(struct vcpu *vcpu, u32 khz)
 	before = vcpu_read_tsc(vcpu);
 	vcpu->tsc_ratio = ratio;
 	vcpu->tsc_khz = khz;
-	vcpu->tsc_offset = before - tsc_scaled(vcpu, clock_counter());
-	offset_changed(vcpu);
+	set_offset(vcpu, before - tsc_scaled(vcpu, clock_counter()));
 	return 0;
 }
 
@@ -350,8 +348,7 @@ long clock_device_attr(struct vcpu *vcpu, unsigned cmd, const struct kvm_device_
 	default:
 		if (host_copy_from_client(&offset, attr->addr, sizeof(offset)))
 			return -EFAULT;
-		vcpu->tsc_offset = offset;
-		offset_changed(vcpu);
+		set_offset(vcpu, offset);
 		return 0;
 	}
 }

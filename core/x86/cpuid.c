@@ -651,13 +651,15 @@ static bool out_of_range(struct vcpu *vcpu, u32 function)
 /** The CPUID instruction: in EAX, ECX in regs[0], regs[2]; out all four. */
 void vcpu_cpuid(struct vcpu *vcpu, u32 regs[4])
 {
-	u32 function = regs[0], index = regs[2];
+	u32 function = regs[0], asked = function, index = regs[2];
 	struct kvm_cpuid_entry2 *e = vcpu_cpuid_entry(vcpu, function, index);
+	bool used_max_basic = false;
 
 	if (!e && out_of_range(vcpu, function)) {
 		struct kvm_cpuid_entry2 *basic = vcpu_cpuid_entry(vcpu, 0, 0);
 
 		if (basic) {
+			used_max_basic = true;
 			function = basic->eax;
 			e = vcpu_cpuid_entry(vcpu, function, index);
 		}
@@ -677,5 +679,5 @@ void vcpu_cpuid(struct vcpu *vcpu, u32 regs[4])
 			regs[3] = first->edx;
 		}
 	}
-	host_event_cpuid(function, index, regs, e);
+	host_event_cpuid(asked, index, regs, e, used_max_basic);
 }

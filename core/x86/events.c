@@ -163,6 +163,9 @@ void vcpu_inject_events(struct vcpu *vcpu)
 	struct vcpu_events *events = &vcpu->events;
 	bool busy = reinject(vcpu);
 
+	/* The KVM API, KVM_SET_GUEST_DEBUG: no SMI, NMI or interrupt. Nor does anybody wait for a moment to give one */
+	if (unlikely(vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ))
+		return;
 	/* SDM 3A table 6-2: after the traps of the last instruction SMI, then NMI, then interrupts */
 	if (events->smi_pending && !vcpu->x86.smm && !busy) {
 		events->smi_pending = false;

@@ -452,16 +452,13 @@ static enum x86_result set_smbase(struct vcpu *vcpu, u32 index, u64 value, bool 
 	return X86_CONTINUE;
 }
 
-static enum x86_result get_debugctl(struct vcpu *vcpu, u32 index, u64 *value, bool from_client)
-{
-	*value = 0;
-	return X86_CONTINUE;
-}
-
 static enum x86_result set_debugctl(struct vcpu *vcpu, u32 index, u64 value, bool from_client)
 {
-	/* LBR and BTF are not offered: a guest may set LBR and sees empty records */
-	return value & ~3ULL ? X86_FAULT : X86_CONTINUE;
+	/* A guest may set LBR and BTF; where the engine keeps no records it sees them empty. BTF is not offered */
+	if (value & ~3ULL)
+		return X86_FAULT;
+	vcpu->debugctl = vcpu->vm->engine->records_branches ? value & DEBUGCTL_LBR : 0;
+	return X86_CONTINUE;
 }
 
 static enum x86_result get_perf_status(struct vcpu *vcpu, u32 index, u64 *value, bool from_client)
@@ -515,8 +512,8 @@ static const struct msr_desc descs[] = {
 	{ MSR_IA32_MISC_ENABLE, 1, AT(misc_enable), M_LIST, .writable = ALL,
 	  .init = MISC_ENABLE_FAST_STRING | MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL, .set = set_misc_enable },
 	{ MSR_IA32_TEMPERATURE_TARGET, 1, .flags = M_CONST | M_RO },
-	{ MSR_IA32_DEBUGCTL, 1, .get = get_debugctl, .set = set_debugctl },
-	{ MSR_IA32_LASTBRANCHFROMIP, 4, .flags = M_CONST | M_NOP },
+	{ MSR_IA32_DEBUGCTL, 1, AT(debugctl), M_REGS, .set = set_debugctl },
+	{ MSR_IA32_LASTBRANCHFROMIP, 4, AT(last_branch), M_REGS | M_NOP, .writable = ALL },
 	{ MSR_IA32_POWER_CTL, 1, AT(power_ctl), M_LIST, .writable = ALL },
 	{ MSR_IA32_MTRR_PHYSBASE0, 16, AT(mtrr_var), M_LIST, X86_FEATURE_MTRR, ALL, .set = set_mtrr_var },
 	{ MSR_MTRRfix64K_00000, 1, 0, M_LIST, X86_FEATURE_MTRR, .get = get_mtrr_fixed, .set = set_mtrr_fixed },

@@ -413,12 +413,10 @@ static int enter(struct vcpu *vcpu)
 	if (!vcpu_enter_guest(vcpu))
 		return 1;
 	vcpu_inject_events(vcpu);
-	host_event_entry(vcpu->id, vcpu->x86.rip);
 	stats_spent(vcpu, TIME_CORE);
 	vcpu->vm->engine->vcpu_run(vcpu, &exit);
 	stats_spent(vcpu, TIME_GUEST);
 	vcpu_leave_guest(vcpu);
-	host_event_exit(vcpu->id, vcpu->x86.rip, &exit.hardware);
 	vcpu->stats->exits++;
 	if (likely(exit.reason < EXIT_REASONS))
 		vcpu->stats->exit_reason[exit.reason]++;

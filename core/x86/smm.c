@@ -21,6 +21,7 @@ void smm_enter(struct vcpu *vcpu)
 {
 	bool halted = vcpu->mp_state == KVM_MP_STATE_HALTED;
 
+	host_event_smm_transition(vcpu->id, vcpu->smbase, true);
 	vcpu->vm->engine->state_sync(vcpu, REGS_ALL & ~REGS_FPU);
 	/* The save area is in SMRAM: the address space of SMM must be seen before it is written */
 	vcpu->x86.smm = true;
@@ -41,6 +42,7 @@ enum x86_result smm_leave(struct vcpu *vcpu)
 {
 	bool halted = false;
 
+	host_event_smm_transition(vcpu->id, vcpu->smbase, false);
 	if (emul_smm_leave(&vcpu->emul, &vcpu->smbase, vcpu_has_feature(vcpu, X86_FEATURE_LM), &halted) ==
 	    X86_SHUTDOWN)
 		return X86_SHUTDOWN;

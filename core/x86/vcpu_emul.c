@@ -825,6 +825,18 @@ static enum x86_result execute(struct vcpu *vcpu, u64 gpa)
 	return r;
 }
 
+static void tell(const struct vcpu *vcpu, bool failed)
+{
+	static const u8 flags[] = { [X86_MODE_REAL] = 0, [X86_MODE_V86] = HOST_INSN_PE | HOST_INSN_VM, [X86_MODE_PROT16] = HOST_INSN_PE,
+				    [X86_MODE_PROT32] = HOST_INSN_PE | HOST_INSN_CS_D,
+				    [X86_MODE_LONG] = HOST_INSN_PE | HOST_INSN_CS_L };
+	const struct x86_state *s = &vcpu->x86;
+	const struct insn *insn = &vcpu->emul.insn;
+
+	host_event_emulate_insn(s->rip, s->mode == X86_MODE_LONG ? 0 : s->seg[SEG_CS].base, insn->bytes, insn->len, flags[s->mode],
+				failed);
+}
+
 /* @decoded: emul.insn holds it already. @gpa: of its memory operand, 0: unknown. */
 static void emulate(struct vcpu *vcpu, bool decoded, u64 gpa, struct engine_exit *exit)
 {
@@ -838,8 +850,13 @@ static void emulate(struct vcpu *vcpu, bool decoded, u64 gpa, struct engine_exit
 	vcpu->io.in_core = true;
 	if (!decoded)
 		r = emul_decode(&vcpu->emul);
-	if (likely(r == X86_CONTINUE))
+	if (likely(r == X86_CONTINUE)) {
+		if (!decoded)
+			tell(vcpu, false);
 		r = execute(vcpu, gpa);
+	}
+	if (unlikely(r == X86_UNHANDLED))
+		tell(vcpu, true);
 	r = vcpu_insn_done(vcpu, r);
 	vcpu->io.decoded = r == X86_RETRY && vcpu->io.read_pending;
 	vcpu->io.in_core = false;

@@ -25,7 +25,7 @@ u64 svm_iopm_pa(void)
 	return host_page_phys(iopm);
 }
 
-static int detect(bool npt)
+static int detect(struct svm_options *options)
 {
 	u32 r[4];
 	u64 vm_cr, cr4;
@@ -42,7 +42,9 @@ static int detect(bool npt)
 	cpuid_host(0x8000000a, 0, r);
 	svm_caps.features = r[3];
 	svm_caps.nr_asids = MIN(r[1], (u32)MAX_ASIDS);
-	svm_caps.npt = npt && (r[3] & SVM_FEATURE_NPT);
+	svm_caps.npt = options->npt = options->npt && (r[3] & SVM_FEATURE_NPT);
+	svm_caps.vnmi = options->vnmi = options->vnmi && (r[3] & SVM_FEATURE_VNMI);
+	svm_caps.lbrv = options->lbrv = options->lbrv && (r[3] & SVM_FEATURE_LBRV);
 	if (svm_caps.nr_asids <= FIRST_ASID)
 		return -EOPNOTSUPP;
 	cpuid_host(0x80000008, 0, r);
@@ -70,10 +72,10 @@ static int detect(bool npt)
 	return 0;
 }
 
-int svm_cpus_setup(bool npt)
+int svm_cpus_setup(struct svm_options *options)
 {
 	unsigned nr = host_nr_cpus();
-	int error = detect(npt);
+	int error = detect(options);
 
 	if (error)
 		return error;
@@ -81,6 +83,7 @@ int svm_cpus_setup(bool npt)
 	cpus = host_zalloc(nr * sizeof(*cpus));
 	if (!iopm || !cpus)
 		goto no_memory;
+	/* One for all guests, and every access of a port exits: KVM gives a guest no port of the host's, all are core's or the client's */
 	memset(iopm, 0xff, IOPM_PAGES * HOST_PAGE_SIZE);
 	for (unsigned i = 0; i < nr; i++) {
 		cpus[i].host = host_page_alloc();

@@ -234,7 +234,7 @@ static bool must_step(const struct svm_vcpu *svm)
 {
 	const struct vcpu *vcpu = &svm->vcpu;
 
-	return unlikely(debug_client_steps(vcpu) || (svm->window_nmi && !vcpu->x86.nmi_masked));
+	return unlikely(debug_client_steps(vcpu) || (svm->window_nmi && !svm_caps.vnmi && !vcpu->x86.nmi_masked));
 }
 
 static void load_registers(struct svm_vcpu *svm)
@@ -257,8 +257,7 @@ static void load_registers(struct svm_vcpu *svm)
 		svm->guest_tf = s->rflags & RFLAGS_TF;
 		v->rflags |= RFLAGS_TF;
 	}
-	/* IRET is where NMIs open again; the emulator does it */
-	svm_intercept(svm, SVM_EXIT_IRET, s->nmi_masked);
+	svm_nmi_load(svm);
 	v->event_inj = 0;
 	if (svm->inject)
 		load_event(svm);
@@ -344,6 +343,16 @@ static bool load_tables(struct svm_vcpu *svm, struct engine_exit *exit)
 	return true;
 }
 
+static void tell_exit(const struct svm_vcpu *svm)
+{
+	const struct vmcb *v = svm->vmcb;
+
+	host_event_exit(svm->vcpu.id, svm->vcpu.x86.rip,
+			&(struct host_exit){ .isa = HOST_ISA_SVM, .reason = v->exit_code, .info1 = v->exit_info_1,
+					     .info2 = v->exit_info_2, .intr_info = v->exit_int_info,
+					     .error_code = v->exit_int_info >> EVENT_ERROR_SHIFT });
+}
+
 void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
@@ -364,6 +373,7 @@ void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 	host_irq_off();
 	/* A request that is made after this look comes with an interrupt, which makes the guest exit at once */
 	if (likely(!vcpu_must_exit(vcpu) && !host_must_leave())) {
+		host_event_entry(vcpu->id, vcpu->x86.rip);
 		svm_cpu_prepare(svm);
 		enter(svm);
 		entered = true;
@@ -376,16 +386,15 @@ void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 
 	if (entered) {
 		svm_state_exit(svm);
+		tell_exit(svm);
 		if (unlikely(svm->stepping && !svm->guest_tf))
 			vcpu->x86.rflags &= ~RFLAGS_TF;
 		sync_tpr(svm, tpr);
+		svm_nmi_sync(svm);
 		take_event(svm);
 		/* A value that is not the guest's to choose is lost with the next entry */
 		if (unlikely(svm_caps.xsetbv_silent && (vcpu->x86.cr4 & CR4_OSXSAVE)))
 			vcpu_set_xcr(vcpu, 0, svm->xcr0_left);
-		exit->hardware = (struct host_exit){ .isa = HOST_ISA_SVM, .reason = v->exit_code, .info1 = v->exit_info_1,
-						     .info2 = v->exit_info_2, .intr_info = v->exit_int_info,
-						     .error_code = v->exit_int_info >> EVENT_ERROR_SHIFT };
 		svm_handle_exit(svm, exit);
 	}
 out:

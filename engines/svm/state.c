@@ -109,6 +109,7 @@ static void load_msrs(struct svm_vcpu *svm)
 	v->sysenter_cs = s->sysenter_cs;
 	v->sysenter_esp = s->sysenter_esp;
 	v->sysenter_eip = s->sysenter_eip;
+	svm_lbr_load(svm);
 	v->g_pat = svm->vcpu.pat;
 	v->clean &= ~VMCB_CLEAN_NP;
 	host_preempt_off();
@@ -182,6 +183,7 @@ static void sync_msrs(struct svm_vcpu *svm)
 	s->sysenter_cs = v->sysenter_cs;
 	s->sysenter_esp = v->sysenter_esp;
 	s->sysenter_eip = v->sysenter_eip;
+	svm_lbr_sync(svm);
 }
 
 /* With nested paging the processor reads PDPTEs when it wants them: those of a guest that loaded CR3 itself are not here. */
@@ -290,7 +292,7 @@ void svm_state_init(struct svm_vcpu *svm)
 	}
 	v->iopm_pa = svm_iopm_pa();
 	v->msrpm_pa = host_page_phys(svm->msrpm);
-	v->vintr = VINTR_MASKING;
+	v->vintr = VINTR_MASKING | (svm_caps.vnmi ? VINTR_NMI_ENABLE : 0);
 	v->np_enable = svm_caps.npt;
 	v->dr6 = DR6_FIXED_1;
 }

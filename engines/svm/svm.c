@@ -67,6 +67,8 @@ static void svm_inject(struct vcpu *vcpu, const struct x86_event *ev)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
 
+	if (unlikely(ev->vector == VEC_DB && ev->type == X86_EVENT_EXCEPTION))
+		svm_lbr_stop(svm);
 	svm->event = *ev;
 	svm->inject = true;
 }
@@ -190,12 +192,13 @@ struct engine_ops svm_engine = {
 	.cpu_disable = svm_cpu_disable,
 };
 
-int svm_setup(bool npt)
+int svm_setup(struct svm_options *options)
 {
-	int r = svm_cpus_setup(npt);
+	int r = svm_cpus_setup(options);
 
 	/* Core takes an engine without this for one that cannot scale */
 	svm_engine.set_tsc_khz = !r && (svm_caps.features & SVM_FEATURE_TSC_RATE) ? svm_set_tsc_khz : NULL;
+	svm_engine.records_branches = !r && svm_caps.lbrv;
 	return r;
 }
 

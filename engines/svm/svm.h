@@ -11,6 +11,7 @@
  *	run.c	one stay in the guest
  *	exit.c	what an exit code means to core
  *	msr.c	which MSRs the guest reaches directly
+ *	assist.c	NMIs and branch records that the processor keeps
  *	svm.c	the table
  */
 #ifndef ENGINES_SVM_SVM_H
@@ -31,12 +32,13 @@
 #define SVM_FEATURE_DECODE_ASSIST BIT64(7)
 #define SVM_FEATURE_PAUSE_FILTER  BIT64(10)
 #define SVM_FEATURE_PAUSE_THRESH  BIT64(12)
+#define SVM_FEATURE_VNMI	  BIT64(25)
 
 /* The processor, after svm_setup(). */
 extern struct svm_caps {
 	u32 features; /* SVM_FEATURE_* */
 	u32 nr_asids;
-	bool npt;
+	bool npt, vnmi, lbrv;
 	bool rdtscp;	 /* there is TSC_AUX */
 	bool ibpb, spec_ctrl;
 	bool pku;	 /* the host has switched it on, and nested paging leaves it to the guest */
@@ -78,6 +80,7 @@ struct svm_vcpu {
 	bool window_irq, window_nmi;
 	bool stepping;		 /* RFLAGS.TF is ours: a step out of an interrupt shadow, or the client's */
 	bool guest_tf;		 /* then the guest's own */
+	bool nmi_given;		 /* one that core has pending is in the VMCB */
 	struct x86_event event;
 	u64 event_rip;		 /* RIP when it was injected */
 	u32 filter_seen;	 /* vm->msr_filter_generation that msrpm was made for */
@@ -112,7 +115,7 @@ struct svm_cpu {
 	u64 tsc_ratio; /* in MSR_TSC_RATIO */
 	u64 last; /* id of the vCPU whose branch predictions are in the processor */
 };
-int svm_cpus_setup(bool npt);
+int svm_cpus_setup(struct svm_options *options);
 void svm_cpus_teardown(void);
 u64 svm_iopm_pa(void);
 int svm_cpu_enable(void);
@@ -135,6 +138,17 @@ void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit);
 void svm_run_end(struct vcpu *vcpu);
 /** What the exit in the VMCB is to core. Interrupts on; may sleep. */
 void svm_handle_exit(struct svm_vcpu *svm, struct engine_exit *exit);
+
+/* ---- assist.c --------------------------------------------------------------------------------------------------- */
+/** Before an entry: what the guest's NMIs are, as core has them. */
+void svm_nmi_load(struct svm_vcpu *svm);
+/** After an exit: what became of them. */
+void svm_nmi_sync(struct svm_vcpu *svm);
+/** Between vcpu->debugctl, vcpu->last_branch and the VMCB. */
+void svm_lbr_load(struct svm_vcpu *svm);
+void svm_lbr_sync(struct svm_vcpu *svm);
+/** The guest is about to take #DB. */
+void svm_lbr_stop(struct svm_vcpu *svm);
 
 /* ---- msr.c ------------------------------------------------------------------------------------------------------ */
 #define SVM_MSRPM_PAGES 2

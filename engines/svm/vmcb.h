@@ -49,9 +49,16 @@ enum svm_exit {
 /* vmcb->vintr */
 #define VINTR_TPR	 0xfULL
 #define VINTR_IRQ	 BIT64(8)
+#define VINTR_NMI	 BIT64(11) /* pending for the guest, 15.21.10 */
+#define VINTR_NMI_MASK	 BIT64(12) /* the guest handles one */
 #define VINTR_PRIO_SHIFT 16
 #define VINTR_IGN_TPR	 BIT64(20)
 #define VINTR_MASKING	 BIT64(24) /* the host's RFLAGS.IF masks physical interrupts, the guest's virtual ones */
+
+#define VINTR_NMI_ENABLE BIT64(26)
+
+/* vmcb->virt_ext */
+#define VIRT_EXT_LBR BIT64(0)
 
 #define INT_STATE_SHADOW BIT64(0)
 
@@ -100,7 +107,7 @@ struct vmcb {
 	u64 avic_bar, ghcb;
 	u64 event_inj;
 	u64 n_cr3;
-	u64 virt_ext; /* bit 0: LBR virtualization */
+	u64 virt_ext; /* VIRT_EXT_* */
 	u32 clean, rsvd_0c4;
 	u64 next_rip;
 	u8 insn_len, insn[15]; /* decode assists: what was fetched, for #PF and NPF */

@@ -177,6 +177,11 @@ static void exception(struct vmx_vcpu *c, u32 word, struct engine_exit *exit)
 			return;
 		break;
 	case VEC_UD:
+		/* RSM is undefined outside of SMM, and the processor is not in SMM when the guest is */
+		if (unlikely(c->vcpu.x86.smm)) {
+			exit->reason = EXIT_EMULATE;
+			return;
+		}
 		/* VMMCALL is AMD's, VMCALL our own */
 		if (!hypercall_fix(&c->vcpu, VMMCALL_INSN, VMCALL_INSN))
 			break;
@@ -258,13 +263,14 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 	u16 reason = c->reason & VMX_EXIT_BASIC;
 
 	exit->reason = EXIT_NONE;
+	c->qualification = vmread(VMCS_EXIT_QUALIFICATION);
+	host_event_exit(vcpu->id, vcpu->x86.rip,
+			&(struct host_exit){ .isa = HOST_ISA_VMX, .reason = c->reason, .info1 = c->qualification, .intr_info = c->vectoring });
 	if (unlikely(c->reason & VMX_EXIT_ENTRY_FAILED)) {
 		exit->reason = EXIT_FAIL_ENTRY;
 		exit->suberror = c->reason;
 		return;
 	}
-	c->qualification = vmread(VMCS_EXIT_QUALIFICATION);
-	exit->hardware = (struct host_exit){ .isa = HOST_ISA_VMX, .reason = c->reason, .info1 = c->qualification, .intr_info = c->vectoring };
 	if (unlikely(c->vectoring & EVENT_VALID))
 		requeue(c);
 	if (vmx_options.vnmi)
@@ -304,6 +310,8 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		break;
 	case VMX_EXIT_APIC_ACCESS: no_memory(c, exit); break;
 	case VMX_EXIT_PML_FULL: /* its page was emptied: vmx_exit_first() */
+		host_event_pml_full(c->vcpu.id);
+		break;
 	case VMX_EXIT_MACHINE_CHECK:
 	case VMX_EXIT_TPR_BELOW_THRESHOLD:
 	case VMX_EXIT_PREEMPTION_TIMER: break;

@@ -297,6 +297,7 @@ static bool enter(struct vmx_vcpu *c, const struct x86_event *event, struct engi
 		exit->reason = EXIT_NONE;
 		return false;
 	}
+	host_event_entry(c->vcpu.id, c->vcpu.x86.rip);
 	if (unlikely(c->flush))
 		vmx_flush(c);
 	vmx_state_entry(c, event);

@@ -1,6 +1,7 @@
 /* The client's memory: copies that may fault, pages and what becomes of them. */
 #include "hosts/kernel/linux.h"
 #include "hosts/kernel/compat.h"
+#include "hosts/kernel/events.h"
 
 #include <linux/ioport.h>
 #include <linux/sched/mm.h>
@@ -235,6 +236,7 @@ static int change_begins(struct mmu_notifier *notifier, const struct mmu_notifie
 	struct mm_watch_inside *inside = inside_of(notifier);
 	struct host_mm_watch *w = inside->outside;
 
+	trace_kvm_unmap_hva_range(range->start, range->end);
 	spin_lock(&inside->lock);
 	if (w->changing++) {
 		w->start = min_t(u64, w->start, range->start);
@@ -268,11 +270,13 @@ static int age(struct mmu_notifier *notifier, unsigned long start, unsigned long
 
 static int clear_young(struct mmu_notifier *notifier, struct mm_struct *mm, unsigned long start, unsigned long end)
 {
+	trace_kvm_age_hva(start, end);
 	return age(notifier, start, end, true);
 }
 
 static int test_young(struct mmu_notifier *notifier, struct mm_struct *mm, unsigned long addr)
 {
+	trace_kvm_test_age_hva(addr);
 	return age(notifier, addr, addr + 1, false);
 }
 

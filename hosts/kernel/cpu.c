@@ -169,6 +169,7 @@ void host_fpu_free(struct host_fpu *fpu)
 
 void host_fpu_in(struct host_fpu *fpu)
 {
+	host_event_fpu(true);
 	fpu_swap_kvm_fpstate(&fpu->guest, true);
 	fpu->in = true;
 }
@@ -176,6 +177,7 @@ void host_fpu_in(struct host_fpu *fpu)
 void host_fpu_out(struct host_fpu *fpu)
 {
 	fpu_swap_kvm_fpstate(&fpu->guest, false);
+	host_event_fpu(false);
 	fpu->in = false;
 }
 

@@ -1,8 +1,8 @@
 /* Nobody watches a process from outside: see engines/lite/log.h for what can be watched from inside. */
 #include "hosts/host.h"
 
-#define X(name, args)                                                                                                  \
-	void host_event_##name args                                                                                    \
+#define X(name, parameters, names)                                                                                     \
+	void host_event_##name parameters                                                                              \
 	{                                                                                                              \
 	}
 HOST_EVENTS(X)

@@ -912,6 +912,37 @@ static void mmu_pages(void)
 	api.close(vm);
 }
 
+/* SDM 3C 31.2 to 31.5: in by KVM_SMI, to SMBASE + 8000h, out by RSM to where it was. */
+static void system_management(void)
+{
+	static const uint8_t code[] = { 0xb0, 0x42, 0xe6, 0x10, 0xe6, 0x11, 0xf4 };  /* mov al, 0x42; out 0x10, al; out 0x11, al; hlt */
+	static const uint8_t handler[] = { 0xb0, 0x53, 0xe6, 0x20, 0x0f, 0xaa };      /* mov al, 0x53; out 0x20, al; rsm */
+	struct kvm_vcpu_events events;
+	struct guest g;
+
+	if (!has_cap(api_system(), KVM_CAP_X86_SMM)) {
+		tap_skip("no SMM", "an SMI comes and goes");
+		return;
+	}
+	if (!guest_init(&g, 64))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	memcpy(g.mem + 0x38000, handler, sizeof(handler));
+	accepts(set_region(g.vm, 1 << 16, 0, 0x30000, 0x10000, g.mem + 0x30000), "SMRAM, in the other address space");
+	equals(guest_run(&g), KVM_EXIT_IO, "a guest runs");
+	accepts(api.ioctl(g.vcpu, KVM_SMI), "KVM_SMI");
+	equals(guest_run(&g), KVM_EXIT_IO, "its handler runs");
+	tap_ok(g.run->io.port == 0x20 && *((uint8_t *)g.run + g.run->io.data_offset) == 0x53 && (g.run->flags & KVM_RUN_X86_SMM),
+	       "at SMBASE + 8000h, in SMM");
+	accepts(api.ioctl(g.vcpu, KVM_GET_VCPU_EVENTS, &events), "KVM_GET_VCPU_EVENTS");
+	tap_ok(events.smi.smm && !events.smi.pending, "says so too");
+	equals(guest_run(&g), KVM_EXIT_IO, "RSM: the guest goes on");
+	tap_ok(g.run->io.port == 0x11 && *((uint8_t *)g.run + g.run->io.data_offset) == 0x42 && !(g.run->flags & KVM_RUN_X86_SMM),
+	       "where it was, with what it had, not in SMM");
+	equals(guest_run(&g), KVM_EXIT_HLT, "to its end");
+	guest_done(&g);
+}
+
 static void disabled_exits(void)
 {
 	int vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL), vcpu;
@@ -957,6 +988,7 @@ const struct api_case api_cases[] = {
 	{ "stats-own", stats_own },
 	{ "quirks", quirks },
 	{ "pv-features", pv_features },
+	{ "system-management", system_management },
 	{ "disabled-exits", disabled_exits },
 	{ "emulation-failure", emulation_failure },
 	{ "mmu-pages", mmu_pages },

@@ -37,8 +37,14 @@ SUBJECTS = {
     "life": (["modules/spin", "modules/pressure"], ["life trine-amd"], ["tests/life=" + os.path.join(HERE, "life.sh")]),
     "endure": (["api-kvm-memory", "api-kvm-run", "api-kvm-irq", "modules/spin", "modules/pressure"],
                ["endure trine-amd 1000 1800"], ["tests/endure=" + os.path.join(HERE, "endure.sh")]),
-    "events": (["api-kvm-run", "modules/spin"], ["events"], ["tests/events=" + os.path.join(HERE, "events.sh")]),
+    "events": (["api-kvm-run", "api-kvm-irq", "api-kvm-hyperv", "modules/spin"], ["events"],
+               ["tests/events=" + os.path.join(HERE, "events.sh")]),
 }
+# Debian's perf and trace-cmd, with what libtraceevent knows of KVM's events
+TRACERS = {"tests/perf": "/usr/bin/perf", "tests/trace-cmd": "/usr/bin/trace-cmd",
+           "usr/lib/x86_64-linux-gnu/traceevent/plugins/plugin_kvm.so": "/usr/lib/x86_64-linux-gnu/traceevent/plugins/plugin_kvm.so"}
+# Linux's own KVM, which the subject "events" loads beside ours
+LINUX_KVM = {"irqbypass.ko": "virt/lib", "kvm.ko": "arch/x86/kvm", "kvm-amd.ko": "arch/x86/kvm"}
 
 
 # What of it all Bochs is asked for: it runs some ten million instructions a second.
@@ -157,6 +163,13 @@ def main():
                        "--disk", "/proc/%d/fd/%d" % (os.getpid(), swap.fileno())] # which outer.py has still open
     with open(os.path.join(BUILD, "guest", "kernel-release"), encoding="utf-8") as f:
         release = f.read().strip()
+    if sys.argv[1] == "events":
+        if not all(os.path.exists(path) for path in TRACERS.values()):
+            print("1..0 # SKIP perf or trace-cmd is not installed: scripts/setup tests")
+            return
+        kernel = os.path.join(BUILD, "guest", "root", "lib", "modules", release, "kernel")
+        added += ["%s=%s" % pair for pair in TRACERS.items()]
+        added += ["linux/%s=%s" % (name, os.path.join(kernel, folder, name)) for name, folder in LINUX_KVM.items()]
     built = subprocess.run([os.path.join(ROOT, "scripts", "modules"), "--tests", "--kernel", "/lib/modules/%s/build" % release,
                             BUILD], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if built.returncode:

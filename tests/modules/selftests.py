@@ -5,11 +5,12 @@
 	tests/modules/selftests.py --long              all
 	tests/modules/selftests.py --only 'dirty_log_test -M dirty-ring -i 3' ...
 	tests/modules/selftests.py --long --table docs/selftests.md    writes the table too, with --only its rows
+	tests/modules/selftests.py --bochs --table docs/selftests.md   quick ones on VT-x, in Bochs: one engine after the other
 
 A selftest ends with 0 (pass), 4 (skip) or something else (fail). The verdict of each: what passes on Linux's passes on ours, and what is
 run there is not skipped here; NOT_YET names those that are for what Trine does not have yet.
 
-Both engines run at the same time, each in a machine of its own. A selftest that does not end takes its machine with it: the rest goes on in
+On AMD-V both engines run at the same time, each in a machine of its own. A selftest that does not end takes its machine with it: the rest goes on in
 a new one. So does, once, what was running when a machine ended by itself (QEMU's TCG aborts in some nested situations, Linux's KVM or not),
 which is said in a diagnostic; what fails is never tried again.
 """
@@ -17,6 +18,7 @@ import argparse
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import bochs  # noqa: E402
 from tap import Tap  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -42,12 +46,18 @@ SLOW = {
     "kvm_page_table_test": ["-b 16M"],
     "max_guest_memory_test": ["-m 5 -s 1"],
     "memslot_modification_stress_test": ["-b 4M -i 20"],
-    "memslot_perf_test": ["-l 1"],
+    # The other parts give the guest two seconds for what takes an emulated machine about as long, or take minutes
+    "memslot_perf_test": ["-f 2 -e 4 -s 64 -l 1"],
     "rseq_test": [""],
     "set_memory_region_test": [""],
     "xapic_ipi_test": [""],
     "xapic_state_test": [""],
 }
+# What --bochs runs: a few minutes of Bochs each at most, and nothing of nested virtualization.
+QUICK = ("cpuid_test cr4_cpuid_sync_test get_msr_index_features fix_hypercall_test hyperv_cpuid kvm_pv_test monitor_mwait_test "
+         "platform_info_test set_boot_cpu_id set_sregs_test smm_test state_test sync_regs_test userspace_io_test "
+         "userspace_msr_exit_test xss_msr_test tsc_msrs_test max_vcpuid_cap_test kvm_binary_stats_test "
+         "vmx_exception_with_invalid_guest_state vmx_pmu_caps_test hyperv_clock kvm_clock_test mmio_warning_test").split()
 NESTED = "nested virtualization"
 NOT_YET = {
     "hyperv_svm_test": NESTED, "nested_exceptions_test": NESTED, "svm_vmcall_test": NESTED, "svm_int_ctl_test": NESTED,
@@ -78,10 +88,11 @@ def program(name):
 
 
 class Engine:
-    """One engine's run over @names: status and output of each, in machines one after the other."""
+    """One engine's run over @names: status and output of each, in machines one after the other. In Bochs a second takes several."""
 
-    def __init__(self, name, names, limit, memory):
+    def __init__(self, name, names, limit, memory, in_bochs):
         self.name, self.left, self.limit, self.memory = name, list(names), limit, memory
+        self.in_bochs, self.slow = in_bochs, 20 if in_bochs else 2
         self.result = {}  # name: (status or a word, seconds, lines)
         self.troubles, self.retried, self.machines = [], set(), 0
 
@@ -100,13 +111,16 @@ class Engine:
         # pthread_cancel() loads it by itself
         argv += ["--add", "lib/libgcc_s.so.1=" + subprocess.check_output(["gcc", "-print-file-name=libgcc_s.so.1"], text=True).strip()]
         argv.append("selftests %d %s" % (self.limit, " ".join("'%s'" % name for name in self.left)))
+        if self.in_bochs:
+            argv[1:1] = ["--bochs", bochs.EPT]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                                    start_new_session=True)
         lines = queue.Queue()
         threading.Thread(target=self.read, args=(process.stdout, lines), daemon=True).start()
         current, output, tail, ended = None, [], [], False
         # A machine needs a while to come up, and may be alone with a dozen others
-        deadline = began = time.monotonic() + 300
+        coming = 1800 if self.in_bochs else 300
+        deadline = began = time.monotonic() + coming
         while True:
             try:
                 line = lines.get(timeout=max(0, deadline - time.monotonic()))
@@ -121,12 +135,12 @@ class Engine:
             end = re.fullmatch(r"selftest: end .+ = (\d+)", line)
             if begin:
                 current, output, began = begin.group(1), [], time.monotonic()
-                deadline = began + 2 * self.limit + 60
+                deadline = began + self.slow * self.limit + 60
             elif end:
                 self.result[current] = (int(end.group(1)), time.monotonic() - began, output)
                 self.left.remove(current)
                 say("%s: %s: %s, %.0f s" % (self.name, current, cell(self.result[current]), self.result[current][1]))
-                current, deadline = None, time.monotonic() + 300
+                current, deadline = None, time.monotonic() + coming
             elif current:
                 output.append(line.removeprefix("| "))
             elif line.startswith("not ok") and "ends with status 0" not in line:
@@ -183,37 +197,60 @@ def cell(result):
     return verdict(result) if verdict(result) == "pass" else "%s: %s" % (verdict(result), reason(result).replace("|", "\\|"))
 
 
-def table(path, rows, keep):
-    """Writes the table of @rows, (name, ours, Linux's, remark); with @keep those that stand there already stay."""
-    lines = {}
-    if keep and os.path.exists(path):
+SECTIONS = {
+    "AMD-V": "Written by `tests/modules/selftests.py --long --table %s`: those of Debian's linux-source-6.1 %s, on\n"
+             "`trine-amd.ko` and on `kvm-amd.ko` of the same kernel, each on a machine of QEMU's TCG with two CPUs.\n",
+    "VT-x": "Written by `tests/modules/selftests.py --bochs --table %s`: the quick ones of Debian's linux-source-6.1 %s, without\n"
+            "those of nested virtualization, on `trine-intel.ko` and on `kvm-intel.ko` of the same kernel, each on a machine of\n"
+            "Bochs (a Skylake-X, one CPU).\n",
+}
+
+
+def table(path, in_bochs, rows, keep):
+    """Writes the section of @rows, (name, ours, Linux's, remark); the other section stays, and with @keep the rows that stand there."""
+    old, section = {}, None
+    if os.path.exists(path):
         with open(path, encoding="utf-8") as f:
-            lines = {line.split("|")[1].strip(): line for line in f if line.startswith("| ") and not line.startswith("| selftest ")}
+            for line in f:
+                if line.startswith("## "):
+                    section = line[3:].strip()
+                    old[section] = []
+                elif section:
+                    old[section].append(line)
+    mine = "VT-x" if in_bochs else "AMD-V"
+    lines = {}
+    if keep:
+        lines = {line.split("|")[1].strip(): line for line in old.get(mine, [])
+                 if line.startswith("| ") and not line.startswith("| selftest ")}
     lines.update({row[0]: "| %s | %s | %s | %s |\n" % row for row in rows})
     with open(os.path.join(SELFTESTS, "version"), encoding="utf-8") as f:
         version = f.read().strip()
+    old[mine] = ["\n", SECTIONS[mine] % (os.path.relpath(path, ROOT), version), "\n", "| selftest | Trine | Linux | |\n|---|---|---|---|\n",
+                 *lines.values()]
     with open(path, "w", encoding="utf-8") as f:
-        f.write("# The KVM selftests, on Trine's modules and on Linux's own KVM\n\n"
-                "Written by `tests/modules/selftests.py --long --table %s`: those of Debian's linux-source-6.1 %s, on\n"
-                "`trine-amd.ko` and on `kvm-amd.ko` of the same kernel, each on a machine of QEMU's TCG with two CPUs.\n\n"
-                "| selftest | Trine | Linux | |\n|---|---|---|---|\n" % (os.path.relpath(path, ROOT), version))
-        f.writelines(lines.values())
+        f.write("# The KVM selftests, on Trine's modules and on Linux's own KVM\n\n")
+        f.write("\n".join("## %s\n%s\n" % (name, "".join(old[name]).rstrip("\n")) for name in SECTIONS if name in old))
 
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--only", nargs="+", metavar="NAME")
-    parser.add_argument("--engines", default="amd,linux")
-    parser.add_argument("--limit", type=int, help="seconds for one selftest: default 120, with --long 900")
-    parser.add_argument("--memory", default="2048")
+    parser.add_argument("--bochs", action="store_true", help="quick ones on trine-intel and kvm-intel, in Bochs")
+    parser.add_argument("--engines", help="default amd,linux; with --bochs intel,linux-intel")
+    parser.add_argument("--limit", type=int, help="the machine's seconds for one selftest: default 120, with --long 900, with --bochs 60")
+    parser.add_argument("--memory", help="MiB, default 2048, with --bochs 512")
     parser.add_argument("--table")
     args = parser.parse_args()
-    limit = args.limit or (900 if args.long else 120)
+    limit = args.limit or (60 if args.bochs else 900 if args.long else 120)
+    memory = args.memory or ("512" if args.bochs else "2048")
     tap = Tap()
 
     if not os.path.exists("/usr/src/linux-source-6.1.tar.xz"):
         print("1..0 # SKIP the package linux-source-6.1 is not installed: scripts/setup selftests")
+        return
+    if args.bochs and not (shutil.which("bochs") and shutil.which("grub-mkrescue")):
+        print("1..0 # SKIP no Bochs here: install what bochs.py names")
         return
     with open(os.path.join(BUILD, "guest", "kernel-release"), encoding="utf-8") as f:
         release = f.read().strip()
@@ -232,12 +269,18 @@ def main():
     names = [name for name in built if name not in SLOW]
     if args.long:
         names += [("%s %s" % (name, how)).strip() for name in built for how in SLOW.get(name, [])]
+    if args.bochs:
+        names = QUICK
     if args.only:
         names = args.only
-    engines = [Engine(name, names, limit, args.memory) for name in args.engines.split(",")]
+    engines = [Engine(name, names, limit, memory, args.bochs)
+               for name in (args.engines or ("intel,linux-intel" if args.bochs else "amd,linux")).split(",")]
     threads = [threading.Thread(target=engine.run) for engine in engines]
     for thread in threads:
         thread.start()
+        # Two of Bochs take as long as one and one
+        if args.bochs:
+            thread.join()
     for thread in threads:
         thread.join()
 
@@ -266,7 +309,9 @@ def main():
     if args.table:
         rows = [(name, cell(ours[name]), cell(linux[name]), "not yet: " + NOT_YET[program(name)] if program(name) in NOT_YET else "")
                 for name in names]
-        table(args.table, rows + [(name, "cannot be built", "cannot be built", "") for name in missing], args.only)
+        if not args.bochs:
+            rows += [(name, "cannot be built", "cannot be built", "") for name in missing]
+        table(args.table, args.bochs, rows, args.only)
     sys.exit(tap.end())
 
 

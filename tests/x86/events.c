@@ -62,6 +62,10 @@ static void windows(void)
 	s->shadow = 0;
 	m.vcpu->guest_debug = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_BLOCKIRQ;
 	tap_ok(!vcpu_interrupt_allowed(m.vcpu), "not while the client blocks them");
+	m.vcpu->events.nmi.pending = 1;
+	vcpu_inject_events(m.vcpu);
+	tap_ok(m.vcpu->events.nmi.pending == 1 && !m.vcpu->events.nmi.injected, "nor is an NMI given then: it waits");
+	clear();
 	m.vcpu->guest_debug = 0;
 	vcpu_queue_fault(m.vcpu, VEC_GP, true, 0);
 	tap_ok(!vcpu_interrupt_allowed(m.vcpu) && !vcpu_nmi_allowed(m.vcpu), "neither before a pending exception");

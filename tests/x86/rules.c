@@ -220,6 +220,14 @@ static void msr_table(void)
 
 		tap_ok((r == X86_CONTINUE) == c->good, "MSR: %s: %s", c->name, c->good ? "taken" : "#GP");
 	}
+	tap_ok(vcpu_set_msr(m.vcpu, MSR_IA32_DEBUGCTL, DEBUGCTL_LBR, false) == X86_CONTINUE &&
+		       vcpu_get_msr(m.vcpu, MSR_IA32_DEBUGCTL, &value, false) == X86_CONTINUE && !value &&
+		       vcpu_set_msr(m.vcpu, MSR_IA32_DEBUGCTL, 4, false) == X86_FAULT,
+	       "DEBUGCTL.LBR is taken and stays off without an engine that records");
+	vcpu_set_msr(m.vcpu, MSR_IA32_LASTBRANCHFROMIP + 1, 0x1234, true);
+	tap_ok(vcpu_set_msr(m.vcpu, MSR_IA32_LASTBRANCHFROMIP + 1, 5, false) == X86_CONTINUE &&
+		       vcpu_get_msr(m.vcpu, MSR_IA32_LASTBRANCHFROMIP + 1, &value, false) == X86_CONTINUE && value == 0x1234,
+	       "the last branch is the client's to restore, not the guest's to write");
 	tap_ok(vcpu_get_msr(m.vcpu, MSR_LSTAR, &value, false) == X86_CONTINUE && value == 0xffffffff81000000 &&
 		       m.vcpu->x86.lstar == value,
 	       "LSTAR is where SYSCALL looks");

@@ -133,16 +133,14 @@ static unsigned count_bits(u64 word)
 	return n;
 }
 
-/* A set of virtual processors, TLFS 7.8.7.2, at word @first: format, banks that follow, those banks of 64 each. */
-static enum hv_status target_set(struct call *c, unsigned first)
+/* A set of virtual processors, TLFS 7.8.7.2, whose banks are at word @first. @head: format, banks that follow, those of 64 each. */
+static enum hv_status target_set(struct call *c, unsigned first, const u64 head[2])
 {
-	u64 head[2], banks[SET_BANKS];
-	enum hv_status status = read_input(c, first, head, 2);
+	u64 banks[SET_BANKS];
+	enum hv_status status;
 	struct vcpu *vcpu;
 	unsigned i, nr;
 
-	if (status)
-		return status;
 	if (head[0] == SET_ALL) {
 		target_all(c);
 		return HV_STATUS_SUCCESS;
@@ -150,7 +148,7 @@ static enum hv_status target_set(struct call *c, unsigned first)
 	nr = count_bits(head[1]);
 	if (head[0] != SET_SPARSE_4K || CONTROL_VAR(c->control) != nr)
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
-	status = nr ? read_input(c, first + 2, banks, nr) : HV_STATUS_SUCCESS;
+	status = nr ? read_input(c, first, banks, nr) : HV_STATUS_SUCCESS;
 	if (status)
 		return status;
 	vm_for_each_vcpu(i, vcpu, c->vcpu->vm) {
@@ -178,7 +176,7 @@ static bool has_targets(const struct call *c)
 static enum hv_status flush(struct call *c, bool ex, bool list)
 {
 	struct hv_vcpu *hv = c->vcpu->hyperv;
-	u64 count = CONTROL_COUNT(c->control), head[3];
+	u64 count = CONTROL_COUNT(c->control), head[4] = { 0 };
 	enum hv_status status;
 
 	if (list ? !count || CONTROL_START(c->control) : count || CONTROL_START(c->control))
@@ -187,12 +185,18 @@ static enum hv_status flush(struct call *c, bool ex, bool list)
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	/* Address space, flags, and which processors */
 	status = read_input(c, 0, head, 3);
+	if (!status && ex && !(head[1] & FLUSH_ALL_PROCESSORS))
+		status = read_input(c, 3, &head[3], 1);
 	if (status)
 		return status;
+	if (ex)
+		host_event_hv_flush_tlb_ex(head[3], head[2], head[0], head[1]);
+	else
+		host_event_hv_flush_tlb(head[2], head[0], head[1]);
 	if (head[1] & FLUSH_ALL_PROCESSORS)
 		target_all(c);
 	else if (ex)
-		status = target_set(c, 2);
+		status = target_set(c, 4, &head[2]);
 	else
 		target_mask(c, head[2]);
 	if (status || !has_targets(c))
@@ -218,18 +222,21 @@ static enum hv_status send_ipi(struct call *c, bool ex)
 	enum hv_status status;
 	struct vcpu *vcpu;
 	unsigned i;
-	u64 head[2];
+	u64 head[3];
 
 	if (CONTROL_COUNT(c->control) || CONTROL_START(c->control) || (!ex && CONTROL_VAR(c->control)))
 		return HV_STATUS_INVALID_HYPERCALL_INPUT;
 	/* Vector and target VTL, which is 0; then which processors */
-	status = read_input(c, 0, head, 2);
+	status = read_input(c, 0, head, ex ? 3 : 2);
 	if (status)
 		return status;
-	if (ex)
-		status = target_set(c, 1);
-	else
+	if (ex) {
+		host_event_hv_send_ipi_ex(head[0], head[1], head[2]);
+		status = target_set(c, 3, &head[1]);
+	} else {
+		host_event_hv_send_ipi(head[0], head[1]);
 		target_mask(c, head[1]);
+	}
 	if (status || (ex && !has_targets(c)))
 		return status;
 	if (head[0] >> 32 || head[0] < 16 || head[0] > 255)
@@ -352,6 +359,7 @@ static void set_result(struct vcpu *vcpu, u64 result)
 {
 	struct x86_state *s = &vcpu->x86;
 
+	host_event_hv_hypercall_done(result);
 	if (s->mode == X86_MODE_LONG) {
 		s->gpr[REG_AX] = result;
 	} else {
@@ -382,7 +390,8 @@ enum x86_result hyperv_hypercall(struct vcpu *vcpu)
 	}
 	c.code = CONTROL_CODE(c.control);
 	c.fast = c.control & CONTROL_FAST;
-	host_event_hypercall(c.code, c.control, c.input, c.output, 0);
+	host_event_hv_hypercall(c.code, c.fast, CONTROL_VAR(c.control), CONTROL_COUNT(c.control), CONTROL_START(c.control), c.input,
+				c.output);
 	status = run(&c);
 	if (status == UNDEFINED)
 		return X86_FAULT;

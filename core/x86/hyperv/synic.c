@@ -58,13 +58,16 @@ long synic_enable(struct vcpu *vcpu, bool keep_pages)
 static int raise(struct vcpu *vcpu, u32 sint)
 {
 	u64 value = __atomic_load_n(&vcpu->hyperv->sint[sint], __ATOMIC_RELAXED);
+	int r;
 
 	if (!__atomic_load_n(&vcpu->hyperv->active, __ATOMIC_ACQUIRE) || (value & SINT_MASKED))
 		return -1;
 	if (value & SINT_POLLING)
 		return 0;
-	return lapic_accept(vcpu->lapic, &(struct lapic_irq){ .vector = SINT_VECTOR(value), .delivery_mode = APIC_DM_FIXED,
-							      .assert = true });
+	r = lapic_accept(vcpu->lapic, &(struct lapic_irq){ .vector = SINT_VECTOR(value), .delivery_mode = APIC_DM_FIXED,
+							   .assert = true });
+	host_event_hv_synic_set_irq(vcpu->id, sint, SINT_VECTOR(value), r);
+	return r;
 }
 
 int synic_set_sint(struct vm *vm, u32 vp_index, u32 sint)
@@ -86,6 +89,7 @@ static void sint_acked(struct vcpu *vcpu, u32 sint)
 {
 	struct hv_vcpu *hv = vcpu->hyperv;
 
+	host_event_hv_notify_acked_sint(vcpu->id, sint);
 	irq_notify_sint_acked(vcpu->vm, hv->vp_index, sint);
 	for (unsigned i = 0; i < HV_STIMERS; i++) {
 		struct hv_stimer *s = &hv->stimer[i];
@@ -99,6 +103,7 @@ static void sint_acked(struct vcpu *vcpu, u32 sint)
 
 void synic_eoi(struct vcpu *vcpu, u8 vector)
 {
+	host_event_hv_synic_send_eoi(vcpu->id, vector);
 	for (u32 i = 0; i < HV_SINTS; i++) {
 		u64 value = vcpu->hyperv->sint[i];
 
@@ -276,6 +281,7 @@ void stimers_process(struct vcpu *vcpu)
 			continue;
 		}
 		s->blocked = !stimer_deliver(s, now);
+		host_event_hv_stimer_expiration(vcpu->id, s->index, s->config & STIMER_DIRECT, s->blocked ? -EAGAIN : 0);
 		if (s->blocked)
 			continue;
 		if (!(s->config & STIMER_PERIODIC)) {
@@ -301,12 +307,14 @@ static enum x86_result set_stimer(struct vcpu *vcpu, unsigned n, u64 value, bool
 	struct hv_stimer *s = &vcpu->hyperv->stimer[n / 2];
 
 	if (n & 1) {
+		host_event_hv_stimer_set_count(vcpu->id, n / 2, value, from_client);
 		s->count = value;
 		if (!value)
 			s->config &= ~STIMER_ENABLE;
 		else if ((s->config & STIMER_AUTO_ENABLE) && stimer_has_target(s->config))
 			s->config |= STIMER_ENABLE;
 	} else {
+		host_event_hv_stimer_set_config(vcpu->id, n / 2, value, from_client);
 		if (!from_client && (value & STIMER_DIRECT) &&
 		    !hyperv_allows(vcpu->hyperv, vcpu->hyperv->features_d, HV_D_STIMER_DIRECT))
 			return X86_FAULT;
@@ -352,6 +360,8 @@ enum x86_result synic_set_msr(struct vcpu *vcpu, u32 index, u64 value, bool from
 	if (!hv->active)
 		return from_client && synic_get_msr(vcpu, index, &old, true) == X86_CONTINUE && old == value ? X86_CONTINUE :
 													       X86_FAULT;
+	if (index < HV_X64_MSR_STIMER0_CONFIG)
+		host_event_hv_synic_set_msr(vcpu->id, index, value, from_client);
 	switch (index) {
 	case HV_X64_MSR_SCONTROL:
 		hv->control = value;

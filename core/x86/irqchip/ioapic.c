@@ -73,9 +73,11 @@ int ioapic_set_irq(struct ioapic *ioapic, unsigned pin, unsigned source, bool le
 	} else if (e->fields.trig_mode) {
 		ioapic->s.irr |= 1U << pin;
 		r = ioapic_service(ioapic, pin);
-	} else if (!was) {
-		ioapic->s.irr |= 1U << pin;
-		r = ioapic_service(ioapic, pin);
+		host_event_ioapic_set_irq(e->bits, pin, !r);
+	} else {
+		ioapic->s.irr |= was ? 0 : 1U << pin;
+		r = was ? 0 : ioapic_service(ioapic, pin);
+		host_event_ioapic_set_irq(e->bits, pin, !r);
 	}
 	host_spin_unlock(&ioapic->lock, flags);
 	return r;

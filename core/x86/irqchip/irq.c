@@ -69,6 +69,7 @@ int irq_send_msi(struct vm *vm, u64 address, u32 data)
 		.assert = true,
 	};
 
+	host_event_msi_set_irq(address, data);
 	if (vm->x2apic_api) {
 		if ((address >> 32) & 0xff)
 			return -EINVAL;
@@ -85,6 +86,7 @@ int irq_set_gsi(struct vm *vm, unsigned source, u32 gsi, int level)
 	int result = -1;
 	u32 i;
 
+	host_event_set_irq(gsi, level, source);
 	if (!routing || gsi >= VM_MAX_IRQ_ROUTES)
 		return -1;
 	for (i = routing->first[gsi]; i < routing->first[gsi + 1]; i++) {
@@ -276,6 +278,7 @@ void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin)
 	int idx = host_srcu_read_lock(&vm->srcu);
 	s32 gsi = -1;
 
+	host_event_ack_irq(chip, pin);
 	routing = __atomic_load_n(&vm->routing, __ATOMIC_ACQUIRE);
 	if (routing && chip < 3 && pin < IOAPIC_PINS)
 		gsi = routing->gsi_of[chip][pin];

@@ -125,6 +125,7 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 {
 	struct vcpu *vcpu = l->vcpu;
 
+	host_event_apic_accept_irq(vcpu->id, irq->delivery_mode, irq->level, irq->vector);
 	switch (irq->delivery_mode) {
 	case APIC_DM_FIXED:
 	case APIC_DM_LOWEST:
@@ -272,6 +273,7 @@ static void lapic_send_ipi(struct lapic *l, u32 low, u32 dest)
 		.shorthand = (low >> 18) & 3,
 	};
 
+	host_event_apic_ipi(low, dest);
 	if (irq.vector < 16 && (irq.delivery_mode == APIC_DM_FIXED || irq.delivery_mode == APIC_DM_LOWEST)) {
 		lapic_error(l, ESR_SEND_ILLEGAL);
 		return;

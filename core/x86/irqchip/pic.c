@@ -84,6 +84,7 @@ static void pic_update(struct pic *pic)
 
 int pic_set_irq(struct pic *pic, unsigned pin, unsigned source, bool level)
 {
+	const struct kvm_pic_state *s = &pic->chip[pin >> 3 & 1];
 	unsigned long flags;
 	int r;
 
@@ -96,6 +97,7 @@ int pic_set_irq(struct pic *pic, unsigned pin, unsigned source, bool level)
 		pic->sources[pin] &= ~(1 << source);
 	r = pic_set_input(&pic->chip[pin >> 3], pin & 7, pic->sources[pin]);
 	pic_update(pic);
+	host_event_pic_set_irq(pin >> 3, pin & 7, s->elcr, s->imr, !r);
 	host_spin_unlock(&pic->lock, flags);
 	return r;
 }
