@@ -163,6 +163,8 @@ void vcpu_inject_events(struct vcpu *vcpu)
 	struct vcpu_events *events = &vcpu->events;
 	bool busy = reinject(vcpu);
 
+	if (vcpu->lapic)
+		lapic_collect(vcpu->lapic);
 	/* SDM 3A table 6-2: after the traps of the last instruction SMI, then NMI, then interrupts */
 	if (events->smi_pending && !vcpu->x86.smm && !busy) {
 		events->smi_pending = false;

@@ -78,12 +78,16 @@ enum { APIC_DM_FIXED, APIC_DM_LOWEST, APIC_DM_SMI, APIC_DM_RESERVED, APIC_DM_NMI
 #define APIC_DEFAULT_BASE LAPIC_USUAL_ADDRESS
 
 /*
- * A local APIC. The register page belongs to its vCPU's thread; other threads only set bits of IRR and TMR, the latches
- * of INIT and SIPI, and read the destination registers: all of that is atomic, so there is no lock but the timer's.
+ * A local APIC. The register page belongs to its vCPU's thread, and while guest code runs perhaps to the processor, which then wants nobody else
+ * to write there (SDM 3C 24.11.4): other threads leave interrupts beside it, set the latches of INIT and SIPI, and read registers. All of
+ * that is atomic, so there is no lock but the timer's.
  */
 struct lapic {
 	struct vcpu *vcpu;	/* (i) */
 	u32 *regs;		/* (a) one page, in the layout of struct kvm_lapic_state */
+	u32 arrived[8];		/* (a) by vector: what lapic_collect() will move into the IRR */
+	u32 arrived_level[8];	/* (a) which of these will be set in the TMR */
+	u32 arrived_words;	/* (a) which words of @arrived have something */
 	u32 esr_latch;		/* (a) errors since the last write to ESR */
 	u32 init_sipi;		/* (a) LAPIC_INIT, LAPIC_SIPI */
 	u32 sipi_vector;	/* (a) */
@@ -104,6 +108,21 @@ static inline u32 lapic_reg(const struct lapic *l, unsigned offset)
 static inline void lapic_set_reg(struct lapic *l, unsigned offset, u32 value)
 {
 	__atomic_store_n(&l->regs[offset / 4], value, __ATOMIC_RELAXED);
+}
+/* A bit of a 256-bit register; the vCPU's thread. */
+static inline void lapic_set_vector(struct lapic *l, unsigned reg, u8 vector)
+{
+	reg += vector / 32 * 16;
+	lapic_set_reg(l, reg, lapic_reg(l, reg) | 1U << (vector % 32));
+}
+static inline void lapic_clear_vector(struct lapic *l, unsigned reg, u8 vector)
+{
+	reg += vector / 32 * 16;
+	lapic_set_reg(l, reg, lapic_reg(l, reg) & ~(1U << (vector % 32)));
+}
+static inline bool lapic_test_vector(const struct lapic *l, unsigned reg, u8 vector)
+{
+	return lapic_reg(l, reg + vector / 32 * 16) & (1U << (vector % 32));
 }
 static inline bool lapic_is_x2apic(const struct lapic *l)
 {
@@ -126,6 +145,8 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq);
 bool lapic_matches(const struct lapic *l, struct vcpu *src, const struct lapic_irq *irq);
 /** Highest vector in a 256-bit register of eight words, -1 if none. */
 int lapic_highest(const struct lapic *l, unsigned reg);
+/** Highest vector that is requested: in the IRR, or on its way there. Any thread. */
+int lapic_highest_request(const struct lapic *l);
 u32 lapic_ppr(const struct lapic *l);
 
 /** The register page as an in-kernel device: each vCPU reaches its own. */

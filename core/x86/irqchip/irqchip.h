@@ -24,6 +24,8 @@ enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value);
 /** Hyper-V's MSRs for APIC_EOI (write only), APIC_ICR, APIC_TPR of chips.h, in whatever mode the APIC is. X86_FAULT without one. */
 enum x86_result lapic_msr_read(struct vcpu *vcpu, unsigned reg, u64 *value);
 enum x86_result lapic_msr_write(struct vcpu *vcpu, unsigned reg, u64 value);
+/** The vCPU's thread, out of guest code: moves what has arrived into IRR and TMR. */
+void lapic_collect(struct lapic *l);
 u64 lapic_get_tsc_deadline(struct vcpu *vcpu);
 void lapic_set_tsc_deadline(struct vcpu *vcpu, u64 tsc);
 u64 lapic_get_cr8(struct vcpu *vcpu);

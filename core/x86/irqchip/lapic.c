@@ -24,41 +24,30 @@ static void lapic_error(struct lapic *l, u32 bit)
 
 /* ---- 256-bit registers --------------------------------------------------------------------------------------- */
 
-static u32 *vector_word(const struct lapic *l, unsigned reg, u8 vector)
-{
-	return &l->regs[reg / 4 + (vector / 32) * 4];
-}
-
-static bool vector_set(struct lapic *l, unsigned reg, u8 vector)
-{
-	u32 bit = 1U << (vector % 32);
-
-	return __atomic_fetch_or(vector_word(l, reg, vector), bit, __ATOMIC_SEQ_CST) & bit;
-}
-
-static bool vector_clear(struct lapic *l, unsigned reg, u8 vector)
-{
-	u32 bit = 1U << (vector % 32);
-
-	return __atomic_fetch_and(vector_word(l, reg, vector), ~bit, __ATOMIC_SEQ_CST) & bit;
-}
-
-static bool vector_test(const struct lapic *l, unsigned reg, u8 vector)
-{
-	return __atomic_load_n(vector_word(l, reg, vector), __ATOMIC_ACQUIRE) & (1U << (vector % 32));
-}
-
-int lapic_highest(const struct lapic *l, unsigned reg)
+/* Of eight words, @stride apart in units of a word. */
+static int highest(const u32 *words, unsigned stride)
 {
 	int word;
 
 	for (word = 7; word >= 0; word--) {
-		u32 bits = __atomic_load_n(&l->regs[reg / 4 + word * 4], __ATOMIC_ACQUIRE);
+		u32 bits = __atomic_load_n(&words[word * stride], __ATOMIC_ACQUIRE);
 
 		if (bits)
 			return word * 32 + 31 - __builtin_clz(bits);
 	}
 	return -1;
+}
+
+int lapic_highest(const struct lapic *l, unsigned reg)
+{
+	return highest(&l->regs[reg / 4], 4);
+}
+
+int lapic_highest_request(const struct lapic *l)
+{
+	int irr = lapic_highest(l, APIC_IRR), arrived = highest(l->arrived, 1);
+
+	return MAX(irr, arrived);
 }
 
 /* SDM 3A 10.8.3.1: the processor priority is the higher class of TPR and the highest vector in service. */
@@ -121,6 +110,50 @@ bool lapic_matches(const struct lapic *l, struct vcpu *src, const struct lapic_i
 	return irq->logical ? matches_logical(l, irq->dest) : matches_physical(l, irq->dest);
 }
 
+/* Leaves @vector for lapic_collect(). As lapic_accept(). */
+static int arrive(struct lapic *l, u8 vector, bool level)
+{
+	unsigned word = vector / 32;
+	u32 bit = 1U << (vector % 32);
+	bool was_requested;
+
+	if (level)
+		__atomic_fetch_or(&l->arrived_level[word], bit, __ATOMIC_SEQ_CST);
+	else
+		__atomic_fetch_and(&l->arrived_level[word], ~bit, __ATOMIC_SEQ_CST);
+	if (__atomic_fetch_or(&l->arrived[word], bit, __ATOMIC_SEQ_CST) & bit)
+		return 0;
+	__atomic_fetch_or(&l->arrived_words, 1U << word, __ATOMIC_SEQ_CST);
+	was_requested = lapic_test_vector(l, APIC_IRR, vector);
+	vcpu_request_kick(l->vcpu, REQ_EVENT);
+	return !was_requested;
+}
+
+void lapic_collect(struct lapic *l)
+{
+	u32 words;
+
+	if (likely(!__atomic_load_n(&l->arrived_words, __ATOMIC_ACQUIRE)))
+		return;
+	words = __atomic_exchange_n(&l->arrived_words, 0, __ATOMIC_SEQ_CST);
+	for (; words; words &= words - 1) {
+		unsigned word = __builtin_ctz(words), irr = APIC_IRR + word * 16, tmr = APIC_TMR + word * 16;
+		u32 bits = __atomic_exchange_n(&l->arrived[word], 0, __ATOMIC_SEQ_CST);
+		u32 level = __atomic_load_n(&l->arrived_level[word], __ATOMIC_SEQ_CST);
+
+		lapic_set_reg(l, tmr, (lapic_reg(l, tmr) & ~bits) | (level & bits));
+		lapic_set_reg(l, irr, lapic_reg(l, irr) | bits);
+	}
+}
+
+/* The registers are replaced, what was on its way with them. */
+static void forget_arrived(struct lapic *l)
+{
+	__atomic_store_n(&l->arrived_words, 0, __ATOMIC_SEQ_CST);
+	for (unsigned word = 0; word < 8; word++)
+		__atomic_store_n(&l->arrived[word], 0, __ATOMIC_SEQ_CST);
+}
+
 int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 {
 	struct vcpu *vcpu = l->vcpu;
@@ -134,14 +167,7 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 			lapic_error(l, ESR_RECV_ILLEGAL);
 			return -1;
 		}
-		if (irq->level)
-			vector_set(l, APIC_TMR, irq->vector);
-		else
-			vector_clear(l, APIC_TMR, irq->vector);
-		if (vector_set(l, APIC_IRR, irq->vector))
-			return 0;
-		vcpu_request_kick(vcpu, REQ_EVENT);
-		return 1;
+		return arrive(l, irq->vector, irq->level);
 	case APIC_DM_SMI:
 		vcpu_request_kick(vcpu, REQ_SMI);
 		return 1;
@@ -235,7 +261,7 @@ static void lapic_send_eoi(struct vcpu *vcpu, u8 vector)
 {
 	struct vm *vm = vcpu->vm;
 
-	if (!vector_test(vcpu->lapic, APIC_TMR, vector))
+	if (!lapic_test_vector(vcpu->lapic, APIC_TMR, vector))
 		return;
 	if (vm->irqchip == IRQCHIP_SPLIT) {
 		vcpu->pending_ioapic_eoi = vector;
@@ -251,7 +277,7 @@ static void lapic_eoi(struct lapic *l)
 
 	if (vector < 0)
 		return;
-	vector_clear(l, APIC_ISR, vector);
+	lapic_clear_vector(l, APIC_ISR, vector);
 	host_event_eoi(l->vcpu->id, vector);
 	lapic_send_eoi(l->vcpu, vector);
 	if (synic_has_vector(l->vcpu, vector))
@@ -315,6 +341,7 @@ void lapic_set_cr8(struct vcpu *vcpu, u64 value)
 
 static u32 lapic_read_reg(struct lapic *l, unsigned offset)
 {
+	lapic_collect(l);
 	switch (offset) {
 	case APIC_PPR: return lapic_ppr(l);
 	case APIC_TMCCT: return lapic_timer_current(l);
@@ -633,6 +660,7 @@ void lapic_reset(struct vcpu *vcpu, bool init)
 	}
 	/* SDM 3A 10.4.7.1 and 10.4.7.3: INIT keeps the APIC ID and the mode. */
 	lapic_set_reg(l, APIC_VERSION, LAPIC_VERSION);
+	forget_arrived(l);
 	for (offset = APIC_TPR; offset < 0x400; offset += 0x10)
 		lapic_set_reg(l, offset, 0);
 	lapic_set_reg(l, APIC_DFR, 0xffffffff);
@@ -676,6 +704,7 @@ int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 			return -EINVAL;
 	}
 	lapic_timer_stop(l);
+	forget_arrived(l);
 	for (offset = 0; offset < sizeof(state->regs); offset += 0x10) {
 		memcpy(&value, &state->regs[offset], 4);
 		if (offset == APIC_ID && lapic_is_x2apic(l))
