@@ -92,6 +92,7 @@ struct lapic {
 	u32 init_sipi;		/* (a) LAPIC_INIT, LAPIC_SIPI */
 	u32 sipi_vector;	/* (a) */
 
+	u8 timer_mode, timer_shift; /* (v) what the timer goes by; the page may already have what the guest has written since */
 	struct host_timer timer;
 	struct host_spinlock timer_lock;
 	u64 period_ns;		/* (timer_lock) 0 unless periodic */
@@ -166,9 +167,12 @@ void lapic_timer_start(struct lapic *l, u32 count);
 void lapic_timer_resume(struct lapic *l);
 void lapic_timer_stop(struct lapic *l);
 u32 lapic_timer_current(struct lapic *l);
-unsigned lapic_timer_divisor(const struct lapic *l);
-/** LVT timer changed from one mode to another: SDM 3A 10.5.4.1, the timer is disarmed. */
-void lapic_timer_mode_changed(struct lapic *l);
+/** LVT timer was written: in another mode the timer is disarmed, SDM 3A 10.5.4.1. */
+void lapic_timer_set_mode(struct lapic *l);
+/** TDCR was written: what is left is counted at the new speed. */
+void lapic_timer_set_divisor(struct lapic *l);
+/** All registers were replaced; the timer stands. */
+void lapic_timer_replaced(struct lapic *l);
 
 /* irq.c: the routing table in force */
 struct irq_route {

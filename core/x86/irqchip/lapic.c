@@ -193,10 +193,22 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 	}
 }
 
+/* Bits that an LVT entry can hold; the timer's has the mode, LINT0 and LINT1 polarity and trigger. */
+static u32 lvt_mask(unsigned offset)
+{
+	switch (offset) {
+	case APIC_LVT_TIMER: return 0x700ff;
+	case APIC_LVT_LINT0:
+	case APIC_LVT_LINT1: return 0x1a7ff;
+	case APIC_LVT_ERROR: return 0x100ff;
+	default: return 0x107ff;
+	}
+}
+
 void lapic_deliver_lvt(struct vcpu *vcpu, unsigned lvt)
 {
 	struct lapic *l = vcpu->lapic;
-	u32 value = lapic_reg(l, lvt);
+	u32 value = lapic_reg(l, lvt) & lvt_mask(lvt); /* as the guest wrote it, perhaps, with what no entry has */
 	struct lapic_irq irq = {
 		.vector = value,
 		.delivery_mode = APIC_DELIVERY_MODE(value),
@@ -349,22 +361,8 @@ static u32 lapic_read_reg(struct lapic *l, unsigned offset)
 	}
 }
 
-/* Bits that an LVT entry can hold; the timer's has the mode, LINT0 and LINT1 polarity and trigger. */
-static u32 lvt_mask(unsigned offset)
-{
-	switch (offset) {
-	case APIC_LVT_TIMER: return 0x700ff;
-	case APIC_LVT_LINT0:
-	case APIC_LVT_LINT1: return 0x1a7ff;
-	case APIC_LVT_ERROR: return 0x100ff;
-	default: return 0x107ff;
-	}
-}
-
 static void lapic_write_lvt(struct lapic *l, unsigned offset, u32 value)
 {
-	u32 old = lapic_reg(l, offset);
-
 	value &= lvt_mask(offset);
 	if (!lapic_sw_enabled(l))
 		value |= APIC_LVT_MASKED; /* SDM 3A 10.4.7.2 */
@@ -372,8 +370,8 @@ static void lapic_write_lvt(struct lapic *l, unsigned offset, u32 value)
 	    !vcpu_has_feature(l->vcpu, X86_FEATURE_TSC_DEADLINE))
 		value &= ~(3U << 17);
 	lapic_set_reg(l, offset, value);
-	if (offset == APIC_LVT_TIMER && APIC_TIMER_MODE(old) != APIC_TIMER_MODE(value))
-		lapic_timer_mode_changed(l);
+	if (offset == APIC_LVT_TIMER)
+		lapic_timer_set_mode(l);
 	if (offset == APIC_LVT_LINT0 && pic_output(l->vcpu->vm->pic))
 		vcpu_set_request(l->vcpu, REQ_EVENT);
 }
@@ -429,19 +427,16 @@ static void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 	case APIC_LVT_LINT1:
 	case APIC_LVT_ERROR: lapic_write_lvt(l, offset, value); break;
 	case APIC_TMICT:
-		if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_DEADLINE)
-			break;
+		if (l->timer_mode == APIC_TIMER_DEADLINE)
+			value = 0;
 		lapic_set_reg(l, APIC_TMICT, value);
-		lapic_timer_start(l, value);
+		if (l->timer_mode != APIC_TIMER_DEADLINE)
+			lapic_timer_start(l, value);
 		break;
-	case APIC_TDCR: {
-		u32 left = lapic_timer_current(l);
-
+	case APIC_TDCR:
 		lapic_set_reg(l, APIC_TDCR, value & 0xb);
-		if (left)
-			lapic_timer_start(l, left);
+		lapic_timer_set_divisor(l);
 		break;
-	}
 	case APIC_SELF_IPI:
 		if (x2apic)
 			lapic_send_ipi(l, (1 << 18) | (value & 0xff), 0);
@@ -669,6 +664,7 @@ void lapic_reset(struct vcpu *vcpu, bool init)
 		lapic_set_reg(l, APIC_LDR, x2apic_ldr(vcpu->id));
 	for (offset = APIC_LVT_TIMER; offset <= APIC_LVT_ERROR; offset += 0x10)
 		lapic_set_reg(l, offset, APIC_LVT_MASKED);
+	lapic_timer_replaced(l);
 	/* As firmware leaves it on a PC: the PIC reaches the boot processor through LINT0. KVM clients rely on it. */
 	if (!init && vcpu->id == vcpu->vm->boot_vcpu_id && !(vcpu->vm->disabled_quirks & KVM_X86_QUIRK_LINT0_REENABLED))
 		lapic_set_reg(l, APIC_LVT_LINT0, APIC_DM_EXTINT << 8);
@@ -720,8 +716,9 @@ int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 			value &= ~0xffffU;
 		lapic_set_reg(l, offset, value);
 	}
+	lapic_timer_replaced(l);
 	/* The deadline is no part of this state: a client may have set it before. */
-	if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_DEADLINE)
+	if (l->timer_mode == APIC_TIMER_DEADLINE)
 		lapic_set_tsc_deadline(vcpu, deadline);
 	else
 		lapic_timer_resume(l);
