@@ -152,16 +152,31 @@ static bool reinject(struct vcpu *vcpu)
 	return false;
 }
 
-static bool has_interrupt(struct vcpu *vcpu)
+/*
+ * Whether the LAPIC's interrupts are delivered by the processor. It looks at RFLAGS.IF and the shadow, but not at what else holds an interrupt
+ * back in vcpu_interrupt_allowed().
+ */
+static bool interrupts_are_virtual(struct vcpu *vcpu)
 {
-	return vcpu->vm->irqchip != IRQCHIP_NONE && irqchip_has_interrupt(vcpu);
+	const struct engine_ops *engine = vcpu->vm->engine;
+
+	return engine->virtual_interrupts &&
+	       engine->virtual_interrupts(vcpu, lapic_may_be_virtual(vcpu) && !(vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ) &&
+							vcpu->io.batch.state != IO_BATCH_IN_READY);
+}
+
+static bool has_interrupt(struct vcpu *vcpu, bool virtual)
+{
+	if (vcpu->vm->irqchip == IRQCHIP_NONE)
+		return false;
+	return virtual ? irqchip_has_external(vcpu) : irqchip_has_interrupt(vcpu);
 }
 
 void vcpu_inject_events(struct vcpu *vcpu)
 {
 	const struct engine_ops *engine = vcpu->vm->engine;
 	struct vcpu_events *events = &vcpu->events;
-	bool busy = reinject(vcpu);
+	bool busy = reinject(vcpu), virtual;
 
 	if (vcpu->lapic)
 		lapic_collect(vcpu->lapic);
@@ -182,7 +197,8 @@ void vcpu_inject_events(struct vcpu *vcpu)
 		if (events->nmi.pending)
 			engine->request_window(vcpu, true);
 	}
-	if (has_interrupt(vcpu)) {
+	virtual = interrupts_are_virtual(vcpu);
+	if (has_interrupt(vcpu, virtual)) {
 		if (!busy && vcpu_interrupt_allowed(vcpu)) {
 			int vector = irqchip_ack_interrupt(vcpu);
 
@@ -195,7 +211,7 @@ void vcpu_inject_events(struct vcpu *vcpu)
 				engine->inject(vcpu, &(struct x86_event){ .vector = vector, .type = X86_EVENT_INTR });
 			}
 		}
-		if (irqchip_has_interrupt(vcpu))
+		if (has_interrupt(vcpu, virtual))
 			engine->request_window(vcpu, false);
 	} else if (vcpu->request_irq_window) {
 		engine->request_window(vcpu, false);

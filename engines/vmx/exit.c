@@ -7,6 +7,7 @@
 #include "core/memslot.h"
 #include "core/x86/debug.h"
 #include "core/x86/hypercall.h"
+#include "core/x86/irqchip/irqchip.h"
 
 /* ---- events -------------------------------------------------------------------------------------------------------------- */
 
@@ -59,6 +60,15 @@ static void requeue(struct vmx_vcpu *c)
 		events->exception.ev = *event;
 		break;
 	}
+}
+
+/* See vmx_options.vectoring_by_svi: a vector has come into service since the entry, and nothing of its handler has run yet. */
+static void mend_vectoring(struct vmx_vcpu *c)
+{
+	u8 svi = INTERRUPT_STATUS_SVI(vmread(VMCS_GUEST_INTERRUPT_STATUS));
+
+	if (svi && svi != c->svi && (c->vcpu.x86.rflags & RFLAGS_IF))
+		c->vectoring = EVENT_VALID | X86_EVENT_INTR << EVENT_TYPE_SHIFT | svi;
 }
 
 void vmx_deliver(struct vmx_vcpu *c, const struct x86_event *event, struct engine_exit *exit)
@@ -265,8 +275,11 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 	}
 	c->qualification = vmread(VMCS_EXIT_QUALIFICATION);
 	exit->hardware = (struct host_exit){ .isa = HOST_ISA_VMX, .reason = c->reason, .info1 = c->qualification, .intr_info = c->vectoring };
-	if (unlikely(c->vectoring & EVENT_VALID))
+	if (unlikely(c->vectoring & EVENT_VALID)) {
+		if (vmx_options.vectoring_by_svi && c->virtual_interrupts)
+			mend_vectoring(c);
 		requeue(c);
+	}
 	if (vmx_options.vnmi)
 		undo_nmi_unblocking(c, reason);
 	switch (reason) {
@@ -303,6 +316,8 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		mmu_result(c, vmread(VMCS_GUEST_PHYSICAL), 0, exit);
 		break;
 	case VMX_EXIT_APIC_ACCESS: no_memory(c, exit); break;
+	case VMX_EXIT_APIC_WRITE: lapic_written(vcpu, c->qualification & 0xff0); break;
+	case VMX_EXIT_VIRTUALIZED_EOI: lapic_eoi_done(vcpu, c->qualification); break;
 	case VMX_EXIT_PML_FULL: /* its page was emptied: vmx_exit_first() */
 	case VMX_EXIT_MACHINE_CHECK:
 	case VMX_EXIT_TPR_BELOW_THRESHOLD:

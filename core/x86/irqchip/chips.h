@@ -149,6 +149,11 @@ int lapic_highest(const struct lapic *l, unsigned reg);
 /** Highest vector that is requested: in the IRR, or on its way there. Any thread. */
 int lapic_highest_request(const struct lapic *l);
 u32 lapic_ppr(const struct lapic *l);
+/** What follows from a write to register @offset, in xAPIC mode or through an x2APIC MSR (then already checked). */
+void lapic_write_reg(struct lapic *l, unsigned offset, u32 value);
+/** SDM 3A table 10-6. */
+bool lapic_x2apic_readable(unsigned offset);
+#define X2APIC_MSR 0x800
 
 /** The register page as an in-kernel device: each vCPU reaches its own. */
 int lapic_mmio_read(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, void *buf);

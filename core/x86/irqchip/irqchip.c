@@ -6,7 +6,7 @@
 
 /* ---- a vCPU's view ------------------------------------------------------------------------------------------- */
 
-static bool external_pending(struct vcpu *vcpu)
+bool irqchip_has_external(struct vcpu *vcpu)
 {
 	if (vcpu->vm->irqchip == IRQCHIP_SPLIT)
 		return vcpu->pending_external_vector >= 0;
@@ -21,7 +21,7 @@ static bool lapic_gives(const struct lapic *l, int vector)
 
 bool irqchip_has_interrupt(struct vcpu *vcpu)
 {
-	return external_pending(vcpu) || (vcpu->lapic && lapic_gives(vcpu->lapic, lapic_highest_request(vcpu->lapic)));
+	return irqchip_has_external(vcpu) || (vcpu->lapic && lapic_gives(vcpu->lapic, lapic_highest_request(vcpu->lapic)));
 }
 
 int irqchip_ack_interrupt(struct vcpu *vcpu)
@@ -29,7 +29,7 @@ int irqchip_ack_interrupt(struct vcpu *vcpu)
 	struct lapic *l = vcpu->lapic;
 	int vector;
 
-	if (external_pending(vcpu)) {
+	if (irqchip_has_external(vcpu)) {
 		if (vcpu->vm->irqchip != IRQCHIP_SPLIT)
 			return pic_ack(vcpu->vm->pic);
 		vector = vcpu->pending_external_vector;

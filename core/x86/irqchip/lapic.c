@@ -1,6 +1,7 @@
 /*
  * The local APIC of each vCPU (SDM 3A chapter 10): its register page and x2APIC MSRs, priorities, IPIs, and the messages
- * it takes from others. The timer is in lapic_timer.c, finding destinations in irq.c.
+ * it takes from others. The timer is in lapic_timer.c, finding destinations in irq.c, what
+ * processors do of it by themselves in lapic_virtual.c.
  *
  * chips.h says which fields other threads touch.
  */
@@ -14,7 +15,6 @@
 #define ESR_RECV_ILLEGAL BIT64(6)
 #define ESR_REGISTER	 BIT64(7)
 #define ICR_BUSY	 BIT64(12)
-#define X2APIC_MSR	 0x800
 
 static void lapic_error(struct lapic *l, u32 bit)
 {
@@ -283,6 +283,14 @@ static void lapic_send_eoi(struct vcpu *vcpu, u8 vector)
 	}
 }
 
+void lapic_eoi_done(struct vcpu *vcpu, u8 vector)
+{
+	host_event_eoi(vcpu->id, vector);
+	lapic_send_eoi(vcpu, vector);
+	if (synic_has_vector(vcpu, vector))
+		synic_eoi(vcpu, vector);
+}
+
 static void lapic_eoi(struct lapic *l)
 {
 	int vector = lapic_highest(l, APIC_ISR);
@@ -290,10 +298,7 @@ static void lapic_eoi(struct lapic *l)
 	if (vector < 0)
 		return;
 	lapic_clear_vector(l, APIC_ISR, vector);
-	host_event_eoi(l->vcpu->id, vector);
-	lapic_send_eoi(l->vcpu, vector);
-	if (synic_has_vector(l->vcpu, vector))
-		synic_eoi(l->vcpu, vector);
+	lapic_eoi_done(l->vcpu, vector);
 	if (lapic_highest(l, APIC_IRR) >= 0)
 		vcpu_set_request(l->vcpu, REQ_EVENT);
 }
@@ -322,9 +327,13 @@ void *lapic_page(struct vcpu *vcpu)
 	return vcpu->lapic->regs;
 }
 
-bool lapic_is_where_expected(struct vcpu *vcpu)
+enum lapic_place lapic_place(struct vcpu *vcpu)
 {
-	return (vcpu->apic_base & (APIC_BASE_ADDR | APIC_BASE_ENABLE | APIC_BASE_EXTD)) == (APIC_DEFAULT_BASE | APIC_BASE_ENABLE);
+	if (!vcpu->lapic || !lapic_hw_enabled(vcpu->lapic))
+		return LAPIC_ELSEWHERE;
+	if (lapic_is_x2apic(vcpu->lapic))
+		return LAPIC_AT_MSRS;
+	return (vcpu->apic_base & APIC_BASE_ADDR) == LAPIC_USUAL_ADDRESS ? LAPIC_AT_USUAL_ADDRESS : LAPIC_ELSEWHERE;
 }
 
 unsigned lapic_tpr_threshold(struct vcpu *vcpu)
@@ -390,8 +399,7 @@ static void lapic_write_svr(struct lapic *l, u32 value)
 	vcpu_set_request(l->vcpu, REQ_EVENT);
 }
 
-/* A write to register @offset, in xAPIC mode or through an x2APIC MSR (then already checked). */
-static void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
+void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 {
 	bool x2apic = lapic_is_x2apic(l);
 
@@ -458,7 +466,7 @@ static void lapic_write_icr(struct lapic *l, u64 value)
 
 /* ---- x2APIC MSRs, SDM 3A table 10-6 -------------------------------------------------------------------------- */
 
-static bool x2apic_readable(unsigned offset)
+bool lapic_x2apic_readable(unsigned offset)
 {
 	switch (offset) {
 	case APIC_ID: case APIC_VERSION: case APIC_TPR: case APIC_PPR: case APIC_LDR: case APIC_SVR: case APIC_ESR:
@@ -475,7 +483,7 @@ enum x86_result lapic_x2apic_read(struct vcpu *vcpu, u32 msr, u64 *value)
 	struct lapic *l = vcpu->lapic;
 	unsigned offset = (msr - X2APIC_MSR) << 4;
 
-	if (!l || !lapic_is_x2apic(l) || !x2apic_readable(offset))
+	if (!l || !lapic_is_x2apic(l) || !lapic_x2apic_readable(offset))
 		return X86_FAULT;
 	*value = lapic_read_reg(l, offset);
 	if (offset == APIC_ICR)
