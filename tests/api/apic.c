@@ -312,6 +312,53 @@ static void level(void)
 	close((int)irqfd.resamplefd);
 }
 
+static void set_msr(struct guest *g, uint32_t index, uint64_t value)
+{
+	struct { struct kvm_msrs head; struct kvm_msr_entry entry; } msr = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
+
+	equals(api.ioctl(g->vcpu, KVM_SET_MSRS, &msr), 1, "KVM_SET_MSRS of %#x", index);
+}
+
+/* Hyper-V's synthetic interrupt controller hears of EOIs as well, or its interrupts end by themselves. */
+static void synic(void)
+{
+	static const char code[] = "\xfb\x90" OUT("\x10") "\x90" OUT("\x11") "\x90" OUT("\x12") "\x90" OUT("\x13");
+	static const char handler[] = COUNT OUT("\x20") EOI IRETQ;
+	enum { SCONTROL = 0x40000080, SINT_2 = 0x40000092, AUTO_EOI = 1 << 17 };
+	struct {
+		struct kvm_irq_routing head;
+		struct kvm_irq_routing_entry e;
+	} route = { { 1, 0 }, { .gsi = 30, .type = KVM_IRQ_ROUTING_HV_SINT, .u.hv_sint = { .vcpu = 0, .sint = 2 } } };
+	struct kvm_irqfd irqfd = { .fd = (uint32_t)eventfd(0, EFD_CLOEXEC), .gsi = 30, .flags = KVM_IRQFD_FLAG_RESAMPLE,
+				   .resamplefd = (uint32_t)eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
+	uint64_t count = 0, one = 1;
+	struct guest g;
+
+	if (!guest_init_irqchip(&g, 16) || !begin(&g, code, sizeof(code), handler, sizeof(handler)))
+		return;
+	accepts(api.ioctl(g.vcpu, KVM_ENABLE_CAP, &(struct kvm_enable_cap){ .cap = KVM_CAP_HYPERV_SYNIC2 }), "a SynIC");
+	set_msr(&g, SCONTROL, 1);
+	set_msr(&g, SINT_2, 0x61);
+	accepts(api.ioctl(g.vm, KVM_SET_GSI_ROUTING, &route), "a GSI of its");
+	accepts(api.ioctl(g.vm, KVM_IRQFD, &irqfd), "an irqfd with a resampler for it");
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x10 && !counted(&g), "the guest runs");
+	tap_ok(write((int)irqfd.fd, &one, 8) == 8 && arrives(&g, 0x61) && guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x20 &&
+		       has_vector(&g, ISR, 0x61) && read((int)irqfd.resamplefd, &count, 8) < 0, "its interrupt is in service");
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x11 && read((int)irqfd.resamplefd, &count, 8) == 8 && count == 1,
+	       "the end signals the resampler");
+	set_msr(&g, SINT_2, 0x61 | AUTO_EOI);
+	tap_ok(write((int)irqfd.fd, &one, 8) == 8 && arrives(&g, 0x61) && guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x20 &&
+		       counted(&g) == 2 && !has_vector(&g, ISR, 0x61), "with AutoEOI it is not in service");
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x12, "the guest goes on");
+	set_msr(&g, SINT_2, 0x61);
+	tap_ok(write((int)irqfd.fd, &one, 8) == 8 && arrives(&g, 0x61) && guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x20 &&
+		       counted(&g) == 3 && has_vector(&g, ISR, 0x61), "without it it is");
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x13 && !has_vector(&g, ISR, 0x61), "and ends as before");
+	guest_done(&g);
+	close((int)irqfd.fd);
+	close((int)irqfd.resamplefd);
+}
+
 static void split(void)
 {
 	static const char code[] = "\xfb\x90" OUT("\x10") "\x90" OUT("\x11") "\x90" OUT("\x12");
@@ -343,6 +390,7 @@ const struct api_case api_cases[] = {
 	{ "registers", registers },
 	{ "changes", changes },
 	{ "level", level },
+	{ "synic", synic },
 	{ "split", split },
 	{ NULL, NULL },
 };

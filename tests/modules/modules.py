@@ -146,7 +146,8 @@ def main():
         programs, commands, added = API_IN_BOCHS, API_IN_BOCHS + [BOOT], []
         machine = bochs_subject(BOCHS[sys.argv[1]])
         if sys.argv[1] == "vmx":
-            commands = API_IN_BOCHS + ["spared", BOOT, APICV_OFF, "spared", "api-kvm-irq", "api-kvm-apic"]
+            programs = API_IN_BOCHS + ["api-kvm-hyperv"]
+            commands = programs + ["spared", BOOT, APICV_OFF, "spared", "api-kvm-irq", "api-kvm-apic"]
             added = ["tests/spared=" + os.path.join(HERE, "spared.sh")]
         elif sys.argv[1] == "vmx-restricted":
             machine += ["--option", "trine-intel:flexpriority=0"]
