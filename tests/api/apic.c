@@ -72,7 +72,8 @@ static void priority(void)
 #define EOI	      APIC_WRITE("\xb0\x00", "\x00\x00\x00\x00")
 
 enum { COUNTER = 0x2000, HANDLER = 0x3000, ID = 0x20, TPR = 0x80, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0, ISR = 0x100, TMR = 0x180, IRR = 0x200,
-       ESR = 0x280, ICR = 0x300, ICR2 = 0x310, LVT_TIMER = 0x320, LVT_ERROR = 0x370, TMICT = 0x380, TDCR = 0x3e0 };
+       ESR = 0x280, ICR = 0x300, ICR2 = 0x310, LVT_TIMER = 0x320, LVT_ERROR = 0x370, TMICT = 0x380, TDCR = 0x3e0,
+       SELF_IPI = 0x3f0 };
 
 static uint32_t reg_of(struct guest *g, unsigned offset)
 {
@@ -182,6 +183,7 @@ static void x2apic(void)
 	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS, &sregs), "x2APIC mode");
 	tap_ok(leaves_with(&g, 0x10, 0), "the ID is read");
 	equals(counted(&g), TIMES, "each SELF IPI arrives");
+	equals(reg_of(&g, SELF_IPI), 0, "what was written there is not read");
 	equals(reg_of(&g, TPR), 0x10, "the TPR is what it was last");
 	tap_ok(leaves_with(&g, 0x11, 1), "the logical ID is read");
 	tap_ok(leaves_with(&g, 0x12, 0), "the ICR is as it was");

@@ -366,6 +366,7 @@ static u32 lapic_read_reg(struct lapic *l, unsigned offset)
 	switch (offset) {
 	case APIC_PPR: return lapic_ppr(l);
 	case APIC_TMCCT: return lapic_timer_current(l);
+	case APIC_SELF_IPI: return 0; /* a processor may leave there what was written */
 	default: return lapic_reg(l, offset);
 	}
 }
