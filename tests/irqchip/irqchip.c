@@ -630,6 +630,17 @@ static void test_pit(void)
 	outb(0x20, 0x20);
 	tap_ok(soon(irq0_arrived) && take(0) == 0x20, "pit: mode 0 interrupts once");
 	outb(0x20, 0x20);
+	outb(0x21, 0xff);
+	apic_enable(0);
+	rte(0, 0x31);
+	outb(0x43, 0x34);
+	outb(0x40, 0x00);
+	outb(0x40, 0x10);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: interrupts through the I/O APIC");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: every period");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: again");
 	machine_end();
 }
 

@@ -44,6 +44,7 @@ struct ioapic {
 	struct host_spinlock lock;
 	struct kvm_ioapic_state s;	/* (lock) */
 	u8 sources[IOAPIC_PINS];	/* (lock) */
+	u64 edge_vectors[4];		/* (lock for writing, a for reading) of edge-triggered inputs whose EOI somebody waits for */
 	struct io_device dev;
 };
 
@@ -51,8 +52,14 @@ int ioapic_create(struct vm *vm);
 void ioapic_destroy(struct vm *vm);
 /** As pic_set_irq(), for input @pin (0..23). */
 int ioapic_set_irq(struct ioapic *ioapic, unsigned pin, unsigned source, bool level);
-/** A local APIC broadcasts the EOI of level-triggered @vector. */
+/** A local APIC broadcasts the EOI of level-triggered @vector, or of one of edge_vectors. */
 void ioapic_eoi(struct ioapic *ioapic, u8 vector);
+/** Who is told of EOIs, or what leads to which input, is another: finds edge_vectors. */
+void ioapic_notifiers_changed(struct ioapic *ioapic);
+static inline u64 ioapic_edge_vectors(const struct ioapic *ioapic, unsigned word)
+{
+	return ioapic ? __atomic_load_n(&ioapic->edge_vectors[word], __ATOMIC_RELAXED) : 0;
+}
 void ioapic_get(struct ioapic *ioapic, struct kvm_ioapic_state *state);
 void ioapic_set(struct ioapic *ioapic, const struct kvm_ioapic_state *state);
 

@@ -88,6 +88,8 @@ struct irq_ack_notifier {
 void irq_register_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
 void irq_unregister_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
 void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin);
+/** Whether anybody is told then. */
+bool irq_has_ack_notifier(struct vm *vm, unsigned chip, unsigned pin);
 /** The same of the SynIC: virtual processor @vp is done with its @sint. */
 void irq_notify_sint_acked(struct vm *vm, u32 vp, u32 sint);
 

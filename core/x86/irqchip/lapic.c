@@ -273,8 +273,11 @@ static void lapic_send_eoi(struct vcpu *vcpu, u8 vector)
 {
 	struct vm *vm = vcpu->vm;
 
-	if (!lapic_test_vector(vcpu->lapic, APIC_TMR, vector))
+	if (!lapic_test_vector(vcpu->lapic, APIC_TMR, vector)) {
+		if (ioapic_edge_vectors(vm->ioapic, vector / 64) & BIT64(vector % 64))
+			ioapic_eoi(vm->ioapic, vector);
 		return;
+	}
 	if (vm->irqchip == IRQCHIP_SPLIT) {
 		vcpu->pending_ioapic_eoi = vector;
 		vcpu_set_request(vcpu, REQ_IOAPIC_EOI);

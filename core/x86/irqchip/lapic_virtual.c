@@ -30,8 +30,8 @@ void lapic_virtual_state(struct vcpu *vcpu, struct lapic_virtual *state)
 	state->in_service = MAX(isr, 0);
 	/* Who besides the local APIC has to hear of an EOI: lapic_eoi_done() */
 	for (unsigned i = 0; i < 4; i++)
-		state->eoi_exits[i] = vcpu->hyperv->vectors[i] | lapic_reg(l, APIC_TMR + 32 * i) |
-				      (u64)lapic_reg(l, APIC_TMR + 32 * i + 16) << 32;
+		state->eoi_exits[i] = vcpu->hyperv->vectors[i] | ioapic_edge_vectors(vcpu->vm->ioapic, i) |
+				      lapic_reg(l, APIC_TMR + 32 * i) | (u64)lapic_reg(l, APIC_TMR + 32 * i + 16) << 32;
 }
 
 void lapic_written(struct vcpu *vcpu, unsigned offset)
