@@ -641,6 +641,10 @@ static void test_pit(void)
 	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: every period");
 	apic_write(0, APIC_EOI, 0);
 	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: again");
+	tap_ok(eoi_exits(0x31) && !eoi_exits(0x41), "pit: the end of its interrupt is asked for");
+	rte(0, 0x41);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x41, "pit: with another vector before that the next comes too");
+	tap_ok(!eoi_exits(0x31) && eoi_exits(0x41), "pit: whose end is asked for then");
 	machine_end();
 }
 
