@@ -13,15 +13,17 @@ bool irqchip_has_external(struct vcpu *vcpu)
 	return pic_output(vcpu->vm->pic) && (!vcpu->lapic || lapic_accepts_pic(vcpu->lapic));
 }
 
-/* Whether the LAPIC gives its highest request, @vector (-1: none), to the processor: its class is above the processor priority. */
+/* Whether the LAPIC, enabled, gives its highest request, @vector (-1: none), to the processor: its class is above the processor priority. */
 static bool lapic_gives(const struct lapic *l, int vector)
 {
-	return vector >= 0 && lapic_sw_enabled(l) && ((unsigned)vector & 0xf0) > (lapic_ppr(l) & 0xf0);
+	return vector >= 0 && ((unsigned)vector & 0xf0) > (lapic_ppr(l) & 0xf0);
 }
 
 bool irqchip_has_interrupt(struct vcpu *vcpu)
 {
-	return irqchip_has_external(vcpu) || (vcpu->lapic && lapic_gives(vcpu->lapic, lapic_highest_request(vcpu->lapic)));
+	const struct lapic *l = vcpu->lapic;
+
+	return irqchip_has_external(vcpu) || (l && lapic_sw_enabled(l) && lapic_gives(l, lapic_highest_request(l)));
 }
 
 int irqchip_ack_interrupt(struct vcpu *vcpu)
@@ -36,7 +38,7 @@ int irqchip_ack_interrupt(struct vcpu *vcpu)
 		vcpu->pending_external_vector = -1;
 		return vector;
 	}
-	if (!l)
+	if (!l || !lapic_sw_enabled(l))
 		return -1;
 	lapic_collect(l);
 	vector = lapic_highest(l, APIC_IRR);

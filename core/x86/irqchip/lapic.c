@@ -45,8 +45,11 @@ int lapic_highest(const struct lapic *l, unsigned reg)
 
 int lapic_highest_request(const struct lapic *l)
 {
-	int irr = lapic_highest(l, APIC_IRR), arrived = highest(l->arrived, 1);
+	int irr = lapic_highest(l, APIC_IRR), arrived;
 
+	if (likely(!__atomic_load_n(&l->arrived_words, __ATOMIC_ACQUIRE)))
+		return irr;
+	arrived = highest(l->arrived, 1);
 	return MAX(irr, arrived);
 }
 
