@@ -62,12 +62,15 @@ static void requeue(struct vmx_vcpu *c)
 	}
 }
 
-/* See vmx_options.vectoring_by_svi: a vector has come into service since the entry, and nothing of its handler has run yet. */
+/*
+ * See vmx_options.vectoring_by_svi: a vector is in service, nothing of its handler has run yet (which ends it before it enables interrupts), and
+ * it is no event that was injected.
+ */
 static void mend_vectoring(struct vmx_vcpu *c)
 {
 	u8 svi = INTERRUPT_STATUS_SVI(vmread(VMCS_GUEST_INTERRUPT_STATUS));
 
-	if (svi && svi != c->svi && (c->vcpu.x86.rflags & RFLAGS_IF))
+	if (svi && (svi != c->svi || !c->injected) && (c->vcpu.x86.rflags & RFLAGS_IF))
 		c->vectoring = EVENT_VALID | X86_EVENT_INTR << EVENT_TYPE_SHIFT | svi;
 }
 

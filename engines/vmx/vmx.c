@@ -357,6 +357,7 @@ static void vmx_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 
 	memset(exit, 0, sizeof(*exit));
 	c->event_valid = false;
+	c->injected = injects;
 	if (unlikely(c->apic_base != vcpu->apic_base) && !apic_page_is_right(c))
 		goto out;
 	vmx_state_flush(c);

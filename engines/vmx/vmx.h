@@ -100,7 +100,7 @@ struct vmx_vcpu {
 	bool runnable;	 /* the processor can run the state as it is; else it is emulated */
 	bool window_irq, window_nmi;
 	bool virtual_interrupts; /* the next entry is with virtual-interrupt delivery */
-	bool event_valid;
+	bool event_valid, injected; /* for the next entry; at the last */
 	bool step_added; /* RFLAGS.TF is the client's single step, not the guest's */
 	struct x86_event event;
 
