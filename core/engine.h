@@ -107,6 +107,9 @@ enum tlb_scope {
 	X(void, slot_flush_done, (struct vm * vm))
 
 #define ENGINE_OPS_OPTIONAL(X) \
+	/* In the next vcpu_run(), the processor delivers the LAPIC's interrupts by itself as the guest comes to take them (core/x86/irqchip: \
+	 * lapic_virtual_state()), and inject() is given none of these: if @on, and if it can (the result). Before each vcpu_run(). */ \
+	X(bool, virtual_interrupts, (struct vcpu * vcpu, bool on)) \
 	/* Any thread, vm->slots_lock held: the writes that the hardware has noted are marked (dirty_mark()) when it returns. */ \
 	X(void, slot_dirty_sync, (struct vm * vm)) \
 	/* TSC scaling: guest TSC = host TSC * ratio; 0 or -EINVAL. */ \

@@ -16,6 +16,8 @@ module_param_named(vnmi, vmx_options.vnmi, bool, 0444);
 MODULE_PARM_DESC(vnmi, "the processor keeps track of blocked NMIs");
 module_param_named(flexpriority, vmx_options.flexpriority, bool, 0444);
 MODULE_PARM_DESC(flexpriority, "the task priority without exits");
+module_param_named(enable_apicv, vmx_options.apicv, bool, 0444);
+MODULE_PARM_DESC(enable_apicv, "the local APIC's registers and interrupts without exits");
 module_param_named(pml, vmx_options.pml, bool, 0444);
 MODULE_PARM_DESC(pml, "the processor notes which pages the guest writes");
 module_param_named(ple_gap, vmx_options.ple_gap, uint, 0444);
@@ -25,6 +27,8 @@ MODULE_PARM_DESC(ple_window, "TSC ticks after which a loop of PAUSEs leaves the 
 
 module_param_named(longest_stay, vmx_options.longest_stay, uint, 0444);
 MODULE_PARM_DESC(longest_stay, "ticks of the preemption timer after which guest code is left; 0: when something happens");
+module_param_named(vectoring_by_svi, vmx_options.vectoring_by_svi, bool, 0444);
+MODULE_PARM_DESC(vectoring_by_svi, "the virtual interrupt that an exit comes in the middle of is the one in service; for Bochs");
 
 static int __init load(void)
 {

@@ -65,18 +65,28 @@ static bool in_flight(const struct vcpu *vcpu)
 	return vcpu->events.exception.injected || vcpu->events.nmi.injected || vcpu->events.interrupt.injected;
 }
 
+/* Data of a port that the client has already read belong to this instruction and to no handler's. */
+static bool in_batch(const struct vcpu *vcpu)
+{
+	return vcpu->io.batch.state == IO_BATCH_IN_READY;
+}
+
+/* Not by the guest, so that no window opens: it would be open at once, and no instruction run. */
+static bool interrupts_held(const struct vcpu *vcpu)
+{
+	return in_batch(vcpu) || (vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ);
+}
+
 bool vcpu_interrupt_allowed(struct vcpu *vcpu)
 {
 	return (vcpu->x86.rflags & RFLAGS_IF) && !vcpu->x86.shadow && !in_flight(vcpu) &&
-	       !vcpu->events.exception.pending && !(vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ) &&
-	       /* data of a port that the client has already read belong to this instruction and to no handler's */
-	       vcpu->io.batch.state != IO_BATCH_IN_READY;
+	       !vcpu->events.exception.pending && !interrupts_held(vcpu);
 }
 
 bool vcpu_nmi_allowed(struct vcpu *vcpu)
 {
 	return !vcpu->x86.nmi_masked && !(vcpu->x86.shadow & SHADOW_MOVSS) && !in_flight(vcpu) &&
-	       !vcpu->events.exception.pending && vcpu->io.batch.state != IO_BATCH_IN_READY;
+	       !vcpu->events.exception.pending && !in_batch(vcpu);
 }
 
 /* CR2 and DR6 change when the exception is taken, not when it is raised. */
@@ -152,20 +162,35 @@ static bool reinject(struct vcpu *vcpu)
 	return false;
 }
 
-static bool has_interrupt(struct vcpu *vcpu)
+/* Whether the LAPIC's interrupts are delivered by the processor, which knows what the guest holds back. */
+static bool interrupts_are_virtual(struct vcpu *vcpu)
 {
-	return vcpu->vm->irqchip != IRQCHIP_NONE && irqchip_has_interrupt(vcpu);
+	const struct engine_ops *engine = vcpu->vm->engine;
+
+	return engine->virtual_interrupts &&
+	       engine->virtual_interrupts(vcpu, lapic_may_be_virtual(vcpu) && !interrupts_held(vcpu));
+}
+
+static bool has_interrupt(struct vcpu *vcpu, bool virtual)
+{
+	if (vcpu->vm->irqchip == IRQCHIP_NONE)
+		return false;
+	return virtual ? irqchip_has_external(vcpu) : irqchip_has_interrupt(vcpu);
 }
 
 void vcpu_inject_events(struct vcpu *vcpu)
 {
 	const struct engine_ops *engine = vcpu->vm->engine;
 	struct vcpu_events *events = &vcpu->events;
-	bool busy = reinject(vcpu);
+	bool busy = reinject(vcpu), virtual;
 
+	if (vcpu->lapic)
+		lapic_collect(vcpu->lapic);
 	/* The KVM API, KVM_SET_GUEST_DEBUG: no SMI, NMI or interrupt. Nor does anybody wait for a moment to give one */
-	if (unlikely(vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ))
+	if (unlikely(vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ)) {
+		interrupts_are_virtual(vcpu); /* they are not */
 		return;
+	}
 	/* SDM 3A table 6-2: after the traps of the last instruction SMI, then NMI, then interrupts */
 	if (events->smi_pending && !vcpu->x86.smm && !busy) {
 		events->smi_pending = false;
@@ -180,10 +205,13 @@ void vcpu_inject_events(struct vcpu *vcpu)
 			engine->inject(vcpu, &(struct x86_event){ .vector = VEC_NMI, .type = X86_EVENT_NMI });
 			busy = true;
 		}
-		if (events->nmi.pending)
+		if (events->nmi.pending && !in_batch(vcpu))
 			engine->request_window(vcpu, true);
 	}
-	if (has_interrupt(vcpu)) {
+	virtual = interrupts_are_virtual(vcpu);
+	if (interrupts_held(vcpu))
+		return;
+	if (has_interrupt(vcpu, virtual)) {
 		if (!busy && vcpu_interrupt_allowed(vcpu)) {
 			int vector = irqchip_ack_interrupt(vcpu);
 
@@ -196,7 +224,7 @@ void vcpu_inject_events(struct vcpu *vcpu)
 				engine->inject(vcpu, &(struct x86_event){ .vector = vector, .type = X86_EVENT_INTR });
 			}
 		}
-		if (irqchip_has_interrupt(vcpu))
+		if (has_interrupt(vcpu, virtual))
 			engine->request_window(vcpu, false);
 	} else if (vcpu->request_irq_window) {
 		engine->request_window(vcpu, false);

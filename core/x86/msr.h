@@ -63,6 +63,9 @@ struct kvm_msr_filter;
 #define MSR_IA32_TSC_DEADLINE	    0x000006e0
 #define MSR_IA32_X2APIC_FIRST	    0x00000800
 #define MSR_IA32_X2APIC_LAST	    0x000008ff
+#define MSR_IA32_X2APIC_TPR	    0x00000808
+#define MSR_IA32_X2APIC_EOI	    0x0000080b
+#define MSR_IA32_X2APIC_SELF_IPI    0x0000083f
 #define MSR_IA32_XSS		    0x00000da0
 
 #define MSR_EFER	   0xc0000080

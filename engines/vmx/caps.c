@@ -8,8 +8,8 @@
 #include "core/x86/msr.h"
 
 struct vmx_options vmx_options = {
-	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true, .flexpriority = true, .pml = true,
-	.ple_gap = 128, .ple_window = 4096,
+	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true, .flexpriority = true, .apicv = true,
+	.pml = true, .ple_gap = 128, .ple_window = 4096,
 };
 struct vmx_caps vmx_caps;
 
@@ -53,6 +53,7 @@ static void find_mmu(struct vmx_caps *caps)
 static void settle_options(struct vmx_caps *caps, u32 cpu2)
 {
 	const u64 ept = VMX_EPT_4_LEVELS | VMX_EPT_WRITE_BACK | VMX_EPT_2M | VMX_INVEPT | VMX_INVEPT_CONTEXT | VMX_INVEPT_ALL;
+	const u32 apicv = CPU2_APIC_ACCESSES | CPU2_X2APIC | CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS;
 	const u64 vpid = VMX_INVVPID | VMX_INVVPID_CONTEXT | VMX_INVVPID_ALL;
 
 	vmx_options.ept &= (cpu2 & CPU2_EPT) && (caps->ept_vpid & ept) == ept;
@@ -61,6 +62,7 @@ static void settle_options(struct vmx_caps *caps, u32 cpu2)
 	vmx_options.vpid &= (cpu2 & CPU2_VPID) && (caps->ept_vpid & vpid) == vpid;
 	vmx_options.vnmi &= !!(caps->pin & PIN_VIRTUAL_NMIS);
 	vmx_options.flexpriority &= !!(caps->cpu & CPU_TPR_SHADOW);
+	vmx_options.apicv &= vmx_options.flexpriority && vmx_options.ept && (cpu2 & apicv) == apicv;
 	vmx_options.pml &= vmx_options.ept_ad && (cpu2 & CPU2_PML);
 	if (!(cpu2 & CPU2_PAUSE_LOOP))
 		vmx_options.ple_gap = 0;
@@ -84,13 +86,15 @@ static bool find_controls(struct vmx_caps *caps, unsigned true_ones)
 	if (caps->cpu & CPU_SECONDARY) {
 		choose(MSR_VMX_CPU2, 0,
 		       CPU2_EPT | CPU2_VPID | CPU2_UNRESTRICTED_GUEST | CPU2_WBINVD | CPU2_PAUSE_LOOP | CPU2_RDTSCP | CPU2_INVPCID |
-			       CPU2_TSC_SCALING | CPU2_APIC_ACCESSES | CPU2_PML, &cpu2);
+			       CPU2_TSC_SCALING | CPU2_APIC_ACCESSES | CPU2_X2APIC | CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS |
+			       CPU2_PML, &cpu2);
 		if (cpu2 & (CPU2_EPT | CPU2_VPID))
 			caps->ept_vpid = msr_or_0(MSR_VMX_EPT_VPID);
 	}
 	settle_options(caps, cpu2);
 	caps->cpu2_optional = cpu2 & (CPU2_RDTSCP | CPU2_INVPCID | CPU2_APIC_ACCESSES | CPU2_PML);
-	cpu2 &= ~caps->cpu2_optional;
+	/* state.c turns them on together, when it does */
+	cpu2 &= ~(caps->cpu2_optional | CPU2_X2APIC | CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS);
 	/* Of vCPUs whose local APIC is ours */
 	caps->cpu &= ~CPU_TPR_SHADOW;
 	if (!vmx_options.flexpriority || !vmx_options.ept)

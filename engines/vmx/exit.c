@@ -7,6 +7,7 @@
 #include "core/memslot.h"
 #include "core/x86/debug.h"
 #include "core/x86/hypercall.h"
+#include "core/x86/irqchip/irqchip.h"
 
 /* ---- events -------------------------------------------------------------------------------------------------------------- */
 
@@ -59,6 +60,18 @@ static void requeue(struct vmx_vcpu *c)
 		events->exception.ev = *event;
 		break;
 	}
+}
+
+/*
+ * See vmx_options.vectoring_by_svi: a vector is in service, nothing of its handler has run yet (which ends it before it enables interrupts), and
+ * it is no event that was injected.
+ */
+static void mend_vectoring(struct vmx_vcpu *c)
+{
+	u8 svi = INTERRUPT_STATUS_SVI(vmread(VMCS_GUEST_INTERRUPT_STATUS));
+
+	if (svi && (svi != c->svi || !c->injected) && (c->vcpu.x86.rflags & RFLAGS_IF))
+		c->vectoring = EVENT_VALID | X86_EVENT_INTR << EVENT_TYPE_SHIFT | svi;
 }
 
 void vmx_deliver(struct vmx_vcpu *c, const struct x86_event *event, struct engine_exit *exit)
@@ -271,8 +284,11 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		exit->suberror = c->reason;
 		return;
 	}
-	if (unlikely(c->vectoring & EVENT_VALID))
+	if (unlikely(c->vectoring & EVENT_VALID)) {
+		if (vmx_options.vectoring_by_svi && c->virtual_interrupts)
+			mend_vectoring(c);
 		requeue(c);
+	}
 	if (vmx_options.vnmi)
 		undo_nmi_unblocking(c, reason);
 	switch (reason) {
@@ -309,6 +325,8 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		mmu_result(c, vmread(VMCS_GUEST_PHYSICAL), 0, exit);
 		break;
 	case VMX_EXIT_APIC_ACCESS: no_memory(c, exit); break;
+	case VMX_EXIT_APIC_WRITE: lapic_written(vcpu, c->qualification & 0xff0); break;
+	case VMX_EXIT_VIRTUALIZED_EOI: lapic_eoi_done(vcpu, c->qualification); break;
 	case VMX_EXIT_PML_FULL: /* its page was emptied: vmx_exit_first() */
 		host_event_pml_full(c->vcpu.id);
 		break;

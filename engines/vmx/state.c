@@ -66,6 +66,10 @@ void vmx_state_init(struct vmx_vcpu *c)
 		vmwrite(VMCS_TPR_THRESHOLD, 0);
 		if (to_vmx_vm(c->vcpu.vm)->apic_access)
 			vmwrite(VMCS_APIC_ACCESS, host_page_phys(to_vmx_vm(c->vcpu.vm)->apic_access));
+		if (vmx_options.apicv) {
+			for (unsigned i = 0; i < ARRAY_SIZE(c->eoi_exits); i++)
+				vmwrite(VMCS_EOI_EXIT0 + 2 * i, 0);
+		}
 	}
 	if (c->pml) {
 		vmwrite(VMCS_PML, host_page_phys(c->pml));
@@ -385,6 +389,26 @@ static void write_event(struct vmx_vcpu *c, const struct x86_event *event)
 	vmwrite(VMCS_ENTRY_EVENT, word);
 }
 
+/* Where the guest's APIC registers are decides what can be served without an exit: 29.4, 29.5. */
+static u32 apic_controls(const struct vmx_vcpu *c)
+{
+	u32 cpu2 = c->virtual_interrupts ? CPU2_APIC_REGISTERS | CPU2_VIRTUAL_INTERRUPTS : 0;
+
+	if (c->apic_place == LAPIC_AT_USUAL_ADDRESS)
+		cpu2 |= vmx_caps.cpu2_optional & CPU2_APIC_ACCESSES;
+	else if (c->apic_place == LAPIC_AT_MSRS && c->virtual_interrupts)
+		cpu2 |= CPU2_X2APIC;
+	return cpu2;
+}
+
+static void *msr_bitmap(const struct vmx_vcpu *c, u32 cpu2)
+{
+	/* What a client filters has to be asked each time */
+	if (unlikely(c->vcpu.vm->msr_filter))
+		return vmx_caps.msr_bitmap_all;
+	return cpu2 & CPU2_X2APIC ? vmx_caps.msr_bitmap_x2apic : vmx_caps.msr_bitmap;
+}
+
 static void write_controls(struct vmx_vcpu *c)
 {
 	struct vcpu *vcpu = &c->vcpu;
@@ -408,7 +432,7 @@ static void write_controls(struct vmx_vcpu *c)
 		cpu2 |= vmx_caps.cpu2_optional & CPU2_INVPCID;
 	if (vmx_options.flexpriority && vcpu->lapic) {
 		cpu = (cpu | CPU_TPR_SHADOW) & ~(CPU_CR8_LOAD | CPU_CR8_STORE);
-		cpu2 |= vmx_caps.cpu2_optional & CPU2_APIC_ACCESSES;
+		cpu2 |= apic_controls(c);
 	}
 	if (c->pml)
 		cpu2 |= CPU2_PML;
@@ -422,14 +446,27 @@ static void write_controls(struct vmx_vcpu *c)
 		vmwrite(VMCS_CPU2_CONTROLS, c->cpu2_ctl = cpu2);
 	if (exceptions != c->exceptions)
 		vmwrite(VMCS_EXCEPTION_BITMAP, c->exceptions = exceptions);
-	/* What a client filters has to be asked each time */
-	bitmap = host_page_phys(unlikely(vcpu->vm->msr_filter) ? vmx_caps.msr_bitmap_all : vmx_caps.msr_bitmap);
+	bitmap = host_page_phys(msr_bitmap(c, cpu2));
 	if (bitmap != c->msr_bitmap_phys)
 		vmwrite(VMCS_MSR_BITMAP, c->msr_bitmap_phys = bitmap);
 	if (c->tsc_offset != vcpu->tsc_offset)
 		vmwrite(VMCS_TSC_OFFSET, c->tsc_offset = vcpu->tsc_offset);
 	if ((cpu2 & CPU2_TSC_SCALING) && c->tsc_multiplier != vcpu->tsc_ratio << 16)
 		vmwrite(VMCS_TSC_MULTIPLIER, c->tsc_multiplier = vcpu->tsc_ratio << 16); /* 24.6.5: 16.48; ours is 32.32 */
+}
+
+/* The entry evaluates this (26.3.2.5), the guest's own doings change it, and core finds it in the registers again. */
+static void write_virtual_interrupts(struct vmx_vcpu *c)
+{
+	struct lapic_virtual state;
+
+	lapic_virtual_state(&c->vcpu, &state);
+	vmwrite(VMCS_GUEST_INTERRUPT_STATUS, INTERRUPT_STATUS(state.requested, state.in_service));
+	c->svi = state.in_service;
+	for (unsigned i = 0; i < ARRAY_SIZE(c->eoi_exits); i++) {
+		if (unlikely(state.eoi_exits[i] != c->eoi_exits[i]))
+			vmwrite(VMCS_EOI_EXIT0 + 2 * i, c->eoi_exits[i] = state.eoi_exits[i]);
+	}
 }
 
 void vmx_state_entry(struct vmx_vcpu *c, const struct x86_event *event)
@@ -439,7 +476,9 @@ void vmx_state_entry(struct vmx_vcpu *c, const struct x86_event *event)
 	u64 rflags = s->rflags;
 
 	write_controls(c);
-	if (c->cpu_ctl & CPU_TPR_SHADOW) {
+	if (c->virtual_interrupts) {
+		write_virtual_interrupts(c);
+	} else if (c->cpu_ctl & CPU_TPR_SHADOW) {
 		u8 threshold = lapic_tpr_threshold(&c->vcpu);
 
 		if (unlikely(threshold != c->tpr_threshold))

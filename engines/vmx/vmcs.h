@@ -10,6 +10,7 @@
 enum vmcs_field {
 	/* 16 bits */
 	VMCS_VPID = 0x0000,
+	VMCS_GUEST_INTERRUPT_STATUS = 0x0810,
 	VMCS_GUEST_PML_INDEX = 0x0812,
 	VMCS_GUEST_ES_SEL = 0x0800, /* ES, CS, SS, DS, FS, GS, LDTR, TR, each 2 on: the order of core's SEG_* */
 	VMCS_HOST_ES_SEL = 0x0c00,
@@ -32,6 +33,7 @@ enum vmcs_field {
 	VMCS_VIRTUAL_APIC = 0x2012,
 	VMCS_APIC_ACCESS = 0x2014,
 	VMCS_EPTP = 0x201a,
+	VMCS_EOI_EXIT0 = 0x201c, /* four, each 2 on */
 	VMCS_TSC_MULTIPLIER = 0x2032,
 	VMCS_GUEST_PHYSICAL = 0x2400,
 	VMCS_LINK = 0x2800,
@@ -146,9 +148,12 @@ enum vmcs_field {
 #define CPU2_EPT		BIT64(1)
 #define CPU2_DESCRIPTOR_TABLE	BIT64(2)
 #define CPU2_RDTSCP		BIT64(3)
+#define CPU2_X2APIC		BIT64(4) /* virtualize x2APIC mode; not beside APIC_ACCESSES */
 #define CPU2_VPID		BIT64(5)
 #define CPU2_WBINVD		BIT64(6)
 #define CPU2_UNRESTRICTED_GUEST BIT64(7)
+#define CPU2_APIC_REGISTERS	BIT64(8)
+#define CPU2_VIRTUAL_INTERRUPTS BIT64(9)
 #define CPU2_PAUSE_LOOP		BIT64(10)
 #define CPU2_RDRAND		BIT64(11)
 #define CPU2_INVPCID		BIT64(12)
@@ -183,6 +188,10 @@ enum vmcs_field {
 
 #define PENDING_DEBUG_BS BIT64(14)
 
+/* Guest interrupt status, 24.4.2 */
+#define INTERRUPT_STATUS(rvi, svi) ((u16)((rvi) | (svi) << 8))
+#define INTERRUPT_STATUS_SVI(status) ((u8)((status) >> 8))
+
 /* 28.3.6: the log is a page, filled from its end */
 #define PML_ENTRIES (HOST_PAGE_SIZE / sizeof(u64))
 
@@ -214,6 +223,7 @@ enum vmx_exit_reason {
 	VMX_EXIT_MACHINE_CHECK = 41,
 	VMX_EXIT_TPR_BELOW_THRESHOLD = 43,
 	VMX_EXIT_APIC_ACCESS = 44,
+	VMX_EXIT_VIRTUALIZED_EOI = 45,
 	VMX_EXIT_EPT_VIOLATION = 48,
 	VMX_EXIT_EPT_MISCONFIGURATION = 49,
 	VMX_EXIT_INVEPT = 50,
@@ -221,6 +231,7 @@ enum vmx_exit_reason {
 	VMX_EXIT_INVVPID = 53,
 	VMX_EXIT_WBINVD = 54,
 	VMX_EXIT_XSETBV = 55,
+	VMX_EXIT_APIC_WRITE = 56,
 	VMX_EXIT_INVPCID = 58,
 	VMX_EXIT_VMFUNC = 59,
 	VMX_EXIT_PML_FULL = 62,

@@ -17,6 +17,19 @@ static void pass_msr(u8 *bitmap, u32 index, bool write)
 	bitmap[at + bit / 8] &= ~(1U << (bit % 8));
 }
 
+/* 29.5: reads are of the page, writes virtualized are those of TPR, EOI and SELF IPI; others would be the host's own APIC's. */
+static void pass_x2apic_msrs(u8 *bitmap)
+{
+	static const u32 written[] = { MSR_IA32_X2APIC_TPR, MSR_IA32_X2APIC_EOI, MSR_IA32_X2APIC_SELF_IPI };
+
+	for (u32 msr = MSR_IA32_X2APIC_FIRST; msr <= MSR_IA32_X2APIC_LAST; msr++) {
+		if (lapic_x2apic_is_plain(msr))
+			pass_msr(bitmap, msr, false);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(written); i++)
+		pass_msr(bitmap, written[i], true);
+}
+
 static int make_msr_bitmaps(void)
 {
 	/* Those that are the guest's own while it runs: read without an exit, and written those whose value only hardware keeps */
@@ -25,8 +38,9 @@ static int make_msr_bitmaps(void)
 	static const u32 both[] = { MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE };
 
 	vmx_caps.msr_bitmap = host_page_alloc();
+	vmx_caps.msr_bitmap_x2apic = host_page_alloc();
 	vmx_caps.msr_bitmap_all = host_page_alloc();
-	if (!vmx_caps.msr_bitmap || !vmx_caps.msr_bitmap_all)
+	if (!vmx_caps.msr_bitmap || !vmx_caps.msr_bitmap_x2apic || !vmx_caps.msr_bitmap_all)
 		return -ENOMEM;
 	memset(vmx_caps.msr_bitmap, 0xff, HOST_PAGE_SIZE);
 	memset(vmx_caps.msr_bitmap_all, 0xff, HOST_PAGE_SIZE);
@@ -36,6 +50,8 @@ static int make_msr_bitmaps(void)
 		pass_msr(vmx_caps.msr_bitmap, both[i], false);
 		pass_msr(vmx_caps.msr_bitmap, both[i], true);
 	}
+	memcpy(vmx_caps.msr_bitmap_x2apic, vmx_caps.msr_bitmap, HOST_PAGE_SIZE);
+	pass_x2apic_msrs(vmx_caps.msr_bitmap_x2apic);
 	return 0;
 }
 
@@ -43,9 +59,11 @@ void vmx_teardown(void)
 {
 	if (vmx_caps.msr_bitmap)
 		host_page_free(vmx_caps.msr_bitmap);
+	if (vmx_caps.msr_bitmap_x2apic)
+		host_page_free(vmx_caps.msr_bitmap_x2apic);
 	if (vmx_caps.msr_bitmap_all)
 		host_page_free(vmx_caps.msr_bitmap_all);
-	vmx_caps.msr_bitmap = vmx_caps.msr_bitmap_all = NULL;
+	vmx_caps.msr_bitmap = vmx_caps.msr_bitmap_x2apic = vmx_caps.msr_bitmap_all = NULL;
 	vmx_cpus_destroy();
 }
 
@@ -57,6 +75,8 @@ int vmx_setup(void)
 		return error;
 	if (!(vmx_caps.cpu2 & CPU2_TSC_SCALING))
 		vmx_engine.set_tsc_khz = NULL;
+	if (!vmx_options.apicv)
+		vmx_engine.virtual_interrupts = NULL;
 	error = vmx_cpus_create();
 	if (!error)
 		error = make_msr_bitmaps();
@@ -179,6 +199,15 @@ static void vmx_request_window(struct vcpu *vcpu, bool nmi)
 		c->window_irq = true;
 }
 
+static bool vmx_virtual_interrupts(struct vcpu *vcpu, bool on)
+{
+	struct vmx_vcpu *c = to_vmx(vcpu);
+
+	/* Code that is emulated has its interrupts injected, from the second instruction on */
+	c->virtual_interrupts = on && c->runnable;
+	return c->virtual_interrupts;
+}
+
 static void vmx_kick(struct vcpu *vcpu)
 {
 	/* The interrupt of host_thread_kick() is what makes an exit */
@@ -226,7 +255,10 @@ static bool apic_page_is_right(struct vmx_vcpu *c)
 	struct vmx_vm *v = to_vmx_vm(c->vcpu.vm);
 
 	c->apic_base = c->vcpu.apic_base;
-	if (!v->apic_access || (c->vcpu.lapic && lapic_is_where_expected(&c->vcpu)) || __atomic_load_n(&v->apic_moved, __ATOMIC_ACQUIRE))
+	c->apic_place = lapic_place(&c->vcpu);
+	/* "Virtualize APIC accesses" may come on: 28.4.3.4 */
+	c->flush |= FLUSH_LINEAR | FLUSH_GPA;
+	if (!v->apic_access || c->apic_place == LAPIC_AT_USUAL_ADDRESS || __atomic_load_n(&v->apic_moved, __ATOMIC_ACQUIRE))
 		return true;
 	vcpu_leave_guest(&c->vcpu);
 	mmu_own_page(v->mmu, 0, 0);
@@ -326,6 +358,7 @@ static void vmx_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 
 	memset(exit, 0, sizeof(*exit));
 	c->event_valid = false;
+	c->injected = injects;
 	if (unlikely(c->apic_base != vcpu->apic_base) && !apic_page_is_right(c))
 		goto out;
 	vmx_state_flush(c);
@@ -367,6 +400,7 @@ struct engine_ops vmx_engine = {
 	.vcpu_run = vmx_vcpu_run,
 	.inject = vmx_inject,
 	.request_window = vmx_request_window,
+	.virtual_interrupts = vmx_virtual_interrupts,
 	.kick = vmx_kick,
 	.tlb_flush = vmx_tlb_flush,
 	.slot_flush = vmx_slot_flush,

@@ -32,7 +32,7 @@ struct vmx_caps {
 	bool spec_ctrl, tsc_aux;
 	u64 host_xcr0; /* 0: the host does not use XSAVE */
 	struct mmu_config mmu;
-	void *msr_bitmap, *msr_bitmap_all; /* pages: the usual one; every access exits */
+	void *msr_bitmap, *msr_bitmap_x2apic, *msr_bitmap_all; /* pages: the usual one; with what CPU2_X2APIC serves; every access exits */
 };
 extern struct vmx_caps vmx_caps;
 int vmx_caps_find(void);
@@ -93,11 +93,14 @@ struct vmx_vcpu {
 	struct vmx_msr_entry *efer_switch; /* without EFER controls: the guest's and the host's, for the MSR areas */
 
 	u64 apic_base; /* as it was when the page was last looked at */
-	u8 tpr_threshold;
+	u8 apic_place; /* enum lapic_place, by that */
+	u64 eoi_exits[4];
+	u8 tpr_threshold, svi; /* the latter of the last entry with virtual_interrupts */
 	u8 flush;	 /* FLUSH_* */
 	bool runnable;	 /* the processor can run the state as it is; else it is emulated */
 	bool window_irq, window_nmi;
-	bool event_valid;
+	bool virtual_interrupts; /* the next entry is with virtual-interrupt delivery */
+	bool event_valid, injected; /* for the next entry; at the last */
 	bool step_added; /* RFLAGS.TF is the client's single step, not the guest's */
 	struct x86_event event;
 

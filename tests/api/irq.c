@@ -519,62 +519,6 @@ static void races(void)
 	close(r.fd);
 }
 
-/* mov dword [0xfee00000 + reg], value; R13 is the page */
-#define APIC_WRITE(reg, value) "\x41\xc7\x85" reg "\x00\x00" value
-#define APIC_READ(reg)	       "\x41\x8b\x85" reg "\x00\x00" /* mov eax, [r13 + reg] */
-#define MOV_CR8(value)	       "\xb8" value "\x00\x00\x00\x44\x0f\x22\xc0"
-#define OUT(port)	       "\xe7" port /* out port, eax */
-
-static bool leaves_with(struct guest *g, uint8_t port, uint32_t value)
-{
-	return guest_run(g) == KVM_EXIT_IO && g->run->io.port == port && *(uint32_t *)((uint8_t *)g->run + g->run->io.data_offset) == value;
-}
-
-/* What the TPR holds back, by whichever way it is written; interrupts are counted at 0x2000 (class 6) and 0x2001 (class 3). */
-static void priority(void)
-{
-	static const char code[] =
-		APIC_WRITE("\xf0\x00", "\xff\x01\x00\x00")
-		MOV_CR8("\x05") "\xfb"
-		APIC_WRITE("\x00\x03", "\x31\x00\x04\x00")	/* to itself: held back */
-		APIC_WRITE("\x00\x03", "\x61\x00\x04\x00")	/* not held back */
-		APIC_READ("\x80\x00") OUT("\x10")
-		APIC_WRITE("\x80\x00", "\x3f\x00\x00\x00") "\x44\x0f\x20\xc0" OUT("\x11")	/* mov rax, cr8 */
-		MOV_CR8("\x02") "\x90" OUT("\x12")
-		APIC_READ("\x80\x00") OUT("\x13")
-		APIC_WRITE("\x80\x00", "\xf0\x00\x00\x00") APIC_WRITE("\x00\x03", "\x31\x00\x04\x00")
-		APIC_WRITE("\x80\x00", "\x00\x00\x00\x00") "\x90" OUT("\x14")
-		APIC_READ("\x80\x00");
-	static const char six[] = "\x41\xfe\x06" APIC_WRITE("\xb0\x00", "\x00\x00\x00\x00") "\x48\xcf";	    /* inc byte [r14]; EOI; iretq */
-	static const char three[] = "\x41\xfe\x46\x01" APIC_WRITE("\xb0\x00", "\x00\x00\x00\x00") "\x48\xcf"; /* inc byte [r14 + 1] ... */
-	struct kvm_sregs sregs;
-	struct kvm_regs regs;
-	struct guest g;
-
-	if (!guest_init_irqchip(&g, 16))
-		return;
-	guest_long_code(&g, 0x1000, code, sizeof(code));
-	guest_gate(&g, 0x61, 0x3000, six, sizeof(six));
-	guest_gate(&g, 0x31, 0x3100, three, sizeof(three));
-	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
-	regs.r13 = 0xfee00000;
-	regs.r14 = 0x2000;
-	api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
-	tap_ok(leaves_with(&g, 0x10, 0x50) && g.run->cr8 == 5, "MOV to CR8 is seen in the TPR and in kvm_run");
-	tap_ok(g.mem[0x2000] == 1 && !g.mem[0x2001], "an interrupt above the priority is taken, one below waits");
-	tap_ok(leaves_with(&g, 0x11, 3) && g.run->cr8 == 3, "a write of the TPR is seen in CR8");
-	equals(g.mem[0x2001], 0, "an interrupt of the priority's own class waits");
-	tap_ok(leaves_with(&g, 0x12, 2) && g.run->cr8 == 2 && g.mem[0x2001] == 1, "when MOV to CR8 lowers the priority it is taken");
-	tap_ok(leaves_with(&g, 0x13, 0x20), "MOV to CR8 clears the TPR's low half");
-	tap_ok(leaves_with(&g, 0x14, 0x20) && g.mem[0x2000] == 1 && g.mem[0x2001] == 2, "and when a write of the TPR lowers it");
-	api.ioctl(g.vcpu, KVM_GET_SREGS, &sregs);
-	sregs.apic_base = 0xfed00800;
-	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS, &sregs), "the local APIC moves");
-	tap_ok(guest_run(&g) == KVM_EXIT_MMIO && g.run->mmio.phys_addr == 0xfee00080 && g.run->mmio.len == 4 && !g.run->mmio.is_write,
-	       "where it was is nothing");
-	guest_done(&g);
-}
-
 const struct api_case api_cases[] = {
 	{ "chips", chips },
 	{ "split", split },
@@ -588,7 +532,6 @@ const struct api_case api_cases[] = {
 	{ "clock", vm_clock },
 	{ "clock-speed", clock_speed },
 	{ "msr-filter", msr_filter },
-	{ "priority", priority },
 	{ "races", races },
 	{ NULL, NULL },
 };

@@ -494,6 +494,100 @@ static void test_x2apic(void)
 	machine_end();
 }
 
+/* ---- a processor that does it by itself ------------------------------------------------------------------------ */
+
+/* SDM 3C 29.2.2, 29.1.4: what the processor does to the page when it delivers a vector, and at an EOI. */
+static void processor_delivers(struct lapic *l, u8 vector)
+{
+	lapic_clear_vector(l, APIC_IRR, vector);
+	lapic_set_vector(l, APIC_ISR, vector);
+}
+
+/* 29.4.3.2 */
+static void processor_writes(struct lapic *l, unsigned reg, u32 value)
+{
+	lapic_set_reg(l, reg, value);
+	lapic_written(l->vcpu, reg);
+}
+
+static bool state_is(u8 requested, u8 in_service)
+{
+	struct lapic_virtual state;
+
+	lapic_collect(cpu[0]->lapic);
+	lapic_virtual_state(cpu[0], &state);
+	return state.requested == requested && state.in_service == in_service;
+}
+
+static bool eoi_exits(u8 vector)
+{
+	struct lapic_virtual state;
+
+	lapic_virtual_state(cpu[0], &state);
+	return state.eoi_exits[vector / 64] >> vector % 64 & 1;
+}
+
+static void test_virtual(void)
+{
+	struct lapic *l;
+	u32 left;
+
+	if (!tap_ok(machine(2, false), "a machine with two CPUs is made"))
+		return;
+	l = cpu[0]->lapic;
+	tap_ok(!lapic_may_be_virtual(cpu[0]), "virtual: not while software-disabled");
+	apic_enable(0);
+	tap_ok(lapic_may_be_virtual(cpu[0]) && state_is(0, 0), "virtual: at first there is nothing");
+	icr(1, 0, 0x4051);
+	tap_ok(irqchip_has_interrupt(cpu[0]) && !lapic_test_vector(l, APIC_IRR, 0x51), "virtual: what arrives waits beside the page");
+	tap_ok(state_is(0x51, 0), "virtual: and is collected");
+	icr(1, 0, 0x4071);
+	icr(1, 0, 0x4071);
+	tap_ok(state_is(0x71, 0), "virtual: the highest is told");
+	processor_delivers(l, 0x71);
+	tap_ok(state_is(0x51, 0x71) && !irqchip_has_interrupt(cpu[0]) && apic_read(0, APIC_PPR) == 0x70, "virtual: what it delivers is in service");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(state_is(0x51, 0) && take(0) == 0x51 && state_is(0, 0x51), "virtual: core goes on from there");
+	lapic_clear_vector(l, APIC_ISR, 0x51);
+	lapic_eoi_done(cpu[0], 0x51);
+
+	rte(20, 0x60 | LEVEL);
+	line(20, 1);
+	tap_ok(state_is(0x60, 0) && eoi_exits(0x60) && !eoi_exits(0x51), "virtual: the end of a level-triggered interrupt is asked for");
+	processor_delivers(l, 0x60);
+	lapic_clear_vector(l, APIC_ISR, 0x60);
+	lapic_eoi_done(cpu[0], 0x60);
+	tap_ok(state_is(0x60, 0), "virtual: it reaches the I/O APIC, whose line is still up");
+	line(20, 0);
+	processor_delivers(l, 0x60);
+	lapic_clear_vector(l, APIC_ISR, 0x60);
+	lapic_eoi_done(cpu[0], 0x60);
+	tap_ok(state_is(0, 0) && !(rte_read(20) & 0x4000), "virtual: and ends it when the line is down");
+
+	processor_writes(l, APIC_LVT_TIMER, 0xfff2ff62);
+	tap_ok(apic_read(0, APIC_LVT_TIMER) == 0x20062, "virtual: an entry of the LVT keeps what it can hold");
+	processor_writes(l, APIC_TDCR, 0xb);
+	processor_writes(l, APIC_TMICT, 0x70000000);
+	tap_ok(apic_read(0, APIC_TMCCT) > 0x60000000, "virtual: the timer counts");
+	left = apic_read(0, APIC_TMCCT);
+	processor_writes(l, APIC_TDCR, 0xa);
+	tap_ok(apic_read(0, APIC_TMCCT) <= left && apic_read(0, APIC_TMCCT) > 0x60000000, "virtual: its count stays when the divisor changes");
+	processor_writes(l, APIC_LVT_TIMER, 0x62);
+	tap_ok(!apic_read(0, APIC_TMCCT) && !apic_read(0, APIC_TMICT), "virtual: another mode disarms it");
+	lapic_set_reg(l, APIC_LVT_ERROR, 0x4fe);
+	lapic_set_reg(l, APIC_ESR, 0);
+	processor_writes(l, APIC_ICR, 0x40005);
+	tap_ok(!vcpu_test_request(cpu[0], REQ_NMI) && state_is(0xfe, 0), "virtual: LVT bits that nothing has are not looked at");
+	processor_writes(l, APIC_ESR, 0x1234);
+	tap_ok(apic_read(0, APIC_ESR) == 0x20, "virtual: ESR is what happened, not what was written");
+	processor_writes(l, APIC_SVR, 0x2ff);
+	tap_ok(!lapic_may_be_virtual(cpu[0]) && apic_read(0, APIC_LVT_ERROR) & 0x10000, "virtual: it ends with the APIC");
+	tap_ok(lapic_x2apic_is_plain(0x808) && lapic_x2apic_is_plain(0x80a) && lapic_x2apic_is_plain(0x827) && !lapic_x2apic_is_plain(0x830) &&
+		       !lapic_x2apic_is_plain(0x839) && !lapic_x2apic_is_plain(0x80b) && !lapic_x2apic_is_plain(0x83f) && !lapic_x2apic_is_plain(0x8ff),
+	       "virtual: which MSRs are read from the page");
+	machine_end();
+}
+
 /* ---- PIT ----------------------------------------------------------------------------------------------------- */
 
 static bool irq0_arrived(void) { return irqchip_has_interrupt(cpu[0]); }
@@ -536,6 +630,21 @@ static void test_pit(void)
 	outb(0x20, 0x20);
 	tap_ok(soon(irq0_arrived) && take(0) == 0x20, "pit: mode 0 interrupts once");
 	outb(0x20, 0x20);
+	outb(0x21, 0xff);
+	apic_enable(0);
+	rte(0, 0x31);
+	outb(0x43, 0x34);
+	outb(0x40, 0x00);
+	outb(0x40, 0x10);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: interrupts through the I/O APIC");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: every period");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x31, "pit: again");
+	tap_ok(eoi_exits(0x31) && !eoi_exits(0x41), "pit: the end of its interrupt is asked for");
+	rte(0, 0x41);
+	tap_ok(soon(irq0_arrived) && take(0) == 0x41, "pit: with another vector before that the next comes too");
+	tap_ok(!eoi_exits(0x31) && eoi_exits(0x41), "pit: whose end is asked for then");
 	machine_end();
 }
 
@@ -675,6 +784,7 @@ int main(void)
 	test_lapic();
 	test_apic_base();
 	test_x2apic();
+	test_virtual();
 	test_pit();
 	test_routing();
 	test_eventfds();

@@ -10,7 +10,8 @@
 	tests/modules/modules.py clients-long     all of these with each other
 	tests/modules/modules.py moves   a VM goes from lite to trine-amd and back, through the API
 	tests/modules/modules.py moves-debian     the same, Debian's kernel in QEMU
-	tests/modules/modules.py vmx     in Bochs: the API's tests, what takes no exits, and Debian's kernel in a guest; EPT and unrestricted guest
+	tests/modules/modules.py vmx     in Bochs: the API's tests, what takes no exits, and Debian's kernel in a guest; EPT and unrestricted guest,
+	                                 with enable_apicv and, but for the guest, without
 	tests/modules/modules.py vmx-restricted   the API's tests and the guest where real mode is emulated, and each access of CR8 exits
 	tests/modules/modules.py vmx-shadow       the same without EPT
 """
@@ -32,8 +33,8 @@ ROOT = os.path.realpath(os.path.join(HERE, "..", ".."))
 BUILD = os.path.realpath(os.environ.get("TRINE_BUILD") or os.path.join(ROOT, "build"))
 
 SUBJECTS = {
-    "api": (["api-kvm-" + name for name in ("system", "memory", "vcpu", "irq", "run", "hyperv", "files", "storm", "oom")],
-            ["api-kvm-system", "api-kvm-memory", "api-kvm-vcpu", "api-kvm-irq", "api-kvm-run", "api-kvm-hyperv", "api-kvm-files", "api-kvm-storm", "api-kvm-oom"], []),
+    "api": (["api-kvm-" + name for name in ("system", "memory", "vcpu", "irq", "apic", "run", "hyperv", "files", "storm", "oom")],
+            ["api-kvm-system", "api-kvm-memory", "api-kvm-vcpu", "api-kvm-irq", "api-kvm-apic", "api-kvm-run", "api-kvm-hyperv", "api-kvm-files", "api-kvm-storm", "api-kvm-oom"], []),
     "life": (["modules/spin", "modules/pressure"], ["life trine-amd"], ["tests/life=" + os.path.join(HERE, "life.sh")]),
     "endure": (["api-kvm-memory", "api-kvm-run", "api-kvm-irq", "modules/spin", "modules/pressure"],
                ["endure trine-amd 1000 1800"], ["tests/endure=" + os.path.join(HERE, "endure.sh")]),
@@ -49,9 +50,10 @@ LINUX_KVM = {"irqbypass.ko": "virt/lib", "kvm.ko": "arch/x86/kvm", "kvm-amd.ko":
 
 # What of it all Bochs is asked for: it runs some ten million instructions a second.
 BOCHS = {"vmx": bochs.EPT, "vmx-restricted": bochs.NO_UNRESTRICTED, "vmx-shadow": bochs.NO_EPT}
-API_IN_BOCHS = ["api-kvm-" + name for name in ("vcpu", "memory", "irq", "run")]
+API_IN_BOCHS = ["api-kvm-" + name for name in ("vcpu", "memory", "irq", "apic", "run")]
 # trine and QEMU with Debian's kernel.
 NPT_OFF = "rmmod trine-amd && insmod /lib/modules/trine-amd.ko npt=0"
+APICV_OFF = "rmmod trine-intel && insmod /lib/modules/trine-intel.ko $(cat /etc/options/trine-intel) enable_apicv=0"
 
 
 def boot(cpus):
@@ -74,8 +76,9 @@ BOOT = ("trine -accel kvm -m 128M -kernel /guest/vmlinuz -initrd /guest/initrd -
 
 def bochs_subject(model):
     guest = os.path.join(BUILD, "guest")
-    # Bochs holds interrupts back from guest code that was entered with IF clear.
+    # Bochs holds interrupts back from guest code that was entered with IF clear, and forgets to tell of virtual ones.
     return ["--engine", "intel", "--bochs", model, "--timeout", "3400", "--option", "trine-intel:longest_stay=10000",
+            "--option", "trine-intel:vectoring_by_svi=1",
             "--program", os.path.join(BUILD, "trine"), "--add", "guest/vmlinuz=" + os.path.join(guest, "vmlinuz"),
             "--add", "guest/initrd=" + os.path.join(guest, "initramfs.cpio")]
 
@@ -149,7 +152,9 @@ def main():
         programs, commands, added = API_IN_BOCHS, API_IN_BOCHS + [BOOT], []
         machine = bochs_subject(BOCHS[sys.argv[1]])
         if sys.argv[1] == "vmx":
-            commands, added = API_IN_BOCHS + ["spared", BOOT], ["tests/spared=" + os.path.join(HERE, "spared.sh")]
+            programs = API_IN_BOCHS + ["api-kvm-hyperv"]
+            commands = programs + ["spared", BOOT, APICV_OFF, "spared", "api-kvm-irq", "api-kvm-apic"]
+            added = ["tests/spared=" + os.path.join(HERE, "spared.sh")]
         elif sys.argv[1] == "vmx-restricted":
             machine += ["--option", "trine-intel:flexpriority=0"]
     elif sys.argv[1] in SUBJECTS:

@@ -44,6 +44,7 @@ struct ioapic {
 	struct host_spinlock lock;
 	struct kvm_ioapic_state s;	/* (lock) */
 	u8 sources[IOAPIC_PINS];	/* (lock) */
+	u64 edge_vectors[4];		/* (lock for writing, a for reading) of edge-triggered inputs whose EOI somebody waits for */
 	struct io_device dev;
 };
 
@@ -51,8 +52,14 @@ int ioapic_create(struct vm *vm);
 void ioapic_destroy(struct vm *vm);
 /** As pic_set_irq(), for input @pin (0..23). */
 int ioapic_set_irq(struct ioapic *ioapic, unsigned pin, unsigned source, bool level);
-/** A local APIC broadcasts the EOI of level-triggered @vector. */
+/** A local APIC broadcasts the EOI of level-triggered @vector, or of one of edge_vectors. */
 void ioapic_eoi(struct ioapic *ioapic, u8 vector);
+/** Who is told of EOIs, or what leads to which input, is another: finds edge_vectors. */
+void ioapic_notifiers_changed(struct ioapic *ioapic);
+static inline u64 ioapic_edge_vectors(const struct ioapic *ioapic, unsigned word)
+{
+	return ioapic ? __atomic_load_n(&ioapic->edge_vectors[word], __ATOMIC_RELAXED) : 0;
+}
 void ioapic_get(struct ioapic *ioapic, struct kvm_ioapic_state *state);
 void ioapic_set(struct ioapic *ioapic, const struct kvm_ioapic_state *state);
 
@@ -78,16 +85,21 @@ enum { APIC_DM_FIXED, APIC_DM_LOWEST, APIC_DM_SMI, APIC_DM_RESERVED, APIC_DM_NMI
 #define APIC_DEFAULT_BASE LAPIC_USUAL_ADDRESS
 
 /*
- * A local APIC. The register page belongs to its vCPU's thread; other threads only set bits of IRR and TMR, the latches
- * of INIT and SIPI, and read the destination registers: all of that is atomic, so there is no lock but the timer's.
+ * A local APIC. The register page belongs to its vCPU's thread, and while guest code runs perhaps to the processor, which then wants nobody else
+ * to write there (SDM 3C 24.11.4): other threads leave interrupts beside it, set the latches of INIT and SIPI, and read registers. All of
+ * that is atomic, so there is no lock but the timer's.
  */
 struct lapic {
 	struct vcpu *vcpu;	/* (i) */
 	u32 *regs;		/* (a) one page, in the layout of struct kvm_lapic_state */
+	u32 arrived[8];		/* (a) by vector: what lapic_collect() will move into the IRR */
+	u32 arrived_level[8];	/* (a) which of these will be set in the TMR */
+	u32 arrived_words;	/* (a) which words of @arrived have something */
 	u32 esr_latch;		/* (a) errors since the last write to ESR */
 	u32 init_sipi;		/* (a) LAPIC_INIT, LAPIC_SIPI */
 	u32 sipi_vector;	/* (a) */
 
+	u8 timer_mode, timer_shift; /* (v) what the timer goes by; the page may already have what the guest has written since */
 	struct host_timer timer;
 	struct host_spinlock timer_lock;
 	u64 period_ns;		/* (timer_lock) 0 unless periodic */
@@ -104,6 +116,21 @@ static inline u32 lapic_reg(const struct lapic *l, unsigned offset)
 static inline void lapic_set_reg(struct lapic *l, unsigned offset, u32 value)
 {
 	__atomic_store_n(&l->regs[offset / 4], value, __ATOMIC_RELAXED);
+}
+/* A bit of a 256-bit register; the vCPU's thread. */
+static inline void lapic_set_vector(struct lapic *l, unsigned reg, u8 vector)
+{
+	reg += vector / 32 * 16;
+	lapic_set_reg(l, reg, lapic_reg(l, reg) | 1U << (vector % 32));
+}
+static inline void lapic_clear_vector(struct lapic *l, unsigned reg, u8 vector)
+{
+	reg += vector / 32 * 16;
+	lapic_set_reg(l, reg, lapic_reg(l, reg) & ~(1U << (vector % 32)));
+}
+static inline bool lapic_test_vector(const struct lapic *l, unsigned reg, u8 vector)
+{
+	return lapic_reg(l, reg + vector / 32 * 16) & (1U << (vector % 32));
 }
 static inline bool lapic_is_x2apic(const struct lapic *l)
 {
@@ -126,7 +153,14 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq);
 bool lapic_matches(const struct lapic *l, struct vcpu *src, const struct lapic_irq *irq);
 /** Highest vector in a 256-bit register of eight words, -1 if none. */
 int lapic_highest(const struct lapic *l, unsigned reg);
+/** Highest vector that is requested: in the IRR, or on its way there. Any thread. */
+int lapic_highest_request(const struct lapic *l);
 u32 lapic_ppr(const struct lapic *l);
+/** What follows from a write to register @offset, in xAPIC mode or through an x2APIC MSR (then already checked). */
+void lapic_write_reg(struct lapic *l, unsigned offset, u32 value);
+/** SDM 3A table 10-6. */
+bool lapic_x2apic_readable(unsigned offset);
+#define X2APIC_MSR 0x800
 
 /** The register page as an in-kernel device: each vCPU reaches its own. */
 int lapic_mmio_read(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, void *buf);
@@ -145,9 +179,12 @@ void lapic_timer_start(struct lapic *l, u32 count);
 void lapic_timer_resume(struct lapic *l);
 void lapic_timer_stop(struct lapic *l);
 u32 lapic_timer_current(struct lapic *l);
-unsigned lapic_timer_divisor(const struct lapic *l);
-/** LVT timer changed from one mode to another: SDM 3A 10.5.4.1, the timer is disarmed. */
-void lapic_timer_mode_changed(struct lapic *l);
+/** LVT timer was written: in another mode the timer is disarmed, SDM 3A 10.5.4.1. */
+void lapic_timer_set_mode(struct lapic *l);
+/** TDCR was written: what is left is counted at the new speed. */
+void lapic_timer_set_divisor(struct lapic *l);
+/** All registers were replaced; the timer stands. */
+void lapic_timer_replaced(struct lapic *l);
 
 /* irq.c: the routing table in force */
 struct irq_route {

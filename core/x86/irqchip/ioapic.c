@@ -14,11 +14,35 @@
 enum { REG_INDEX = 0x00, REG_WINDOW = 0x10 };
 enum { IDX_ID = 0, IDX_VERSION = 1, IDX_ARBITRATION = 2, IDX_TABLE = 0x10 };
 
+#define RTE_VECTOR	    0xffULL
 #define RTE_DELIVERY_STATUS BIT64(12)
 #define RTE_REMOTE_IRR	    BIT64(14)
 #define RTE_LEVEL	    BIT64(15)
 #define RTE_MASKED	    BIT64(16)
 #define RTE_READ_ONLY	    (RTE_DELIVERY_STATUS | RTE_REMOTE_IRR)
+
+/* An edge needs no EOI, but ticks that are owed and clients that look again may wait for it. Lock held. */
+static void find_edge_vectors(struct ioapic *ioapic)
+{
+	u64 vectors[4] = { 0 };
+
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+		u64 bits = ioapic->s.redirtbl[pin].bits;
+
+		if (!(bits & RTE_LEVEL) && irq_has_ack_notifier(ioapic->vm, KVM_IRQCHIP_IOAPIC, pin))
+			vectors[(bits & RTE_VECTOR) / 64] |= BIT64((bits & RTE_VECTOR) % 64);
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(vectors); i++)
+		__atomic_store_n(&ioapic->edge_vectors[i], vectors[i], __ATOMIC_RELAXED);
+}
+
+void ioapic_notifiers_changed(struct ioapic *ioapic)
+{
+	unsigned long flags = host_spin_lock(&ioapic->lock);
+
+	find_edge_vectors(ioapic);
+	host_spin_unlock(&ioapic->lock, flags);
+}
 
 /* Sends input @pin's message if its entry lets it. Lock held. Returns as pic_set_irq(). */
 static int ioapic_service(struct ioapic *ioapic, unsigned pin)
@@ -93,7 +117,7 @@ void ioapic_eoi(struct ioapic *ioapic, u8 vector)
 	for (pin = 0; pin < IOAPIC_PINS; pin++) {
 		__auto_type e = &ioapic->s.redirtbl[pin];
 
-		if (e->fields.vector == vector && e->fields.trig_mode && e->fields.remote_irr)
+		if (e->fields.vector == vector && (!e->fields.trig_mode || e->fields.remote_irr))
 			acked |= 1U << pin;
 	}
 	host_spin_unlock(&ioapic->lock, flags);
@@ -132,7 +156,8 @@ static u32 ioapic_read_index(const struct ioapic *ioapic)
 	return ioapic->s.redirtbl[pin].bits >> (index & 1 ? 32 : 0);
 }
 
-static void ioapic_write_index(struct ioapic *ioapic, u32 value)
+/* The input whose interrupt, if it is on its way, will not be known at its EOI; -1: none. */
+static int ioapic_write_index(struct ioapic *ioapic, u32 value)
 {
 	unsigned index = ioapic->s.ioregsel & 0xff, pin = (index - IDX_TABLE) / 2;
 	__typeof__(&ioapic->s.redirtbl[0]) e;
@@ -140,10 +165,10 @@ static void ioapic_write_index(struct ioapic *ioapic, u32 value)
 
 	if (index == IDX_ID) {
 		ioapic->s.id = (value >> 24) & 0xf;
-		return;
+		return -1;
 	}
 	if (index < IDX_TABLE || pin >= IOAPIC_PINS)
-		return;
+		return -1;
 	e = &ioapic->s.redirtbl[pin];
 	old = e->bits;
 	if (index & 1)
@@ -163,6 +188,10 @@ static void ioapic_write_index(struct ioapic *ioapic, u32 value)
 	}
 	if (!(e->bits & RTE_MASKED) && (ioapic->s.irr & (1U << pin)))
 		ioapic_service(ioapic, pin);
+	if (!((old ^ e->bits) & (RTE_VECTOR | RTE_LEVEL)))
+		return -1;
+	find_edge_vectors(ioapic);
+	return old & RTE_LEVEL ? -1 : (int)pin;
 }
 
 static int ioapic_read(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, void *buf)
@@ -189,15 +218,18 @@ static int ioapic_write(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsi
 {
 	struct ioapic *ioapic = container_of(dev, struct ioapic, dev);
 	unsigned long flags;
+	int forgotten = -1;
 	u32 value = 0;
 
 	memcpy(&value, buf, MIN(len, 4u));
 	flags = host_spin_lock(&ioapic->lock);
 	switch (addr & 0xff & ~0xfU) {
 	case REG_INDEX: ioapic->s.ioregsel = value & 0xff; break;
-	case REG_WINDOW: ioapic_write_index(ioapic, value); break;
+	case REG_WINDOW: forgotten = ioapic_write_index(ioapic, value); break;
 	}
 	host_spin_unlock(&ioapic->lock, flags);
+	if (forgotten >= 0)
+		irq_notify_acked(ioapic->vm, KVM_IRQCHIP_IOAPIC, forgotten);
 	return 0;
 }
 
@@ -230,6 +262,7 @@ void ioapic_set(struct ioapic *ioapic, const struct kvm_ioapic_state *state)
 			ioapic_service(ioapic, pin);
 		}
 	}
+	find_edge_vectors(ioapic);
 	host_spin_unlock(&ioapic->lock, flags);
 }
 

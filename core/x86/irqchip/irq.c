@@ -80,6 +80,12 @@ int irq_send_msi(struct vm *vm, u64 address, u32 data)
 
 /* ---- the routing table --------------------------------------------------------------------------------------- */
 
+static void notifiers_changed(struct vm *vm)
+{
+	if (vm->ioapic)
+		ioapic_notifiers_changed(vm->ioapic);
+}
+
 int irq_set_gsi(struct vm *vm, unsigned source, u32 gsi, int level)
 {
 	const struct irq_routing *routing = __atomic_load_n(&vm->routing, __ATOMIC_ACQUIRE);
@@ -205,6 +211,7 @@ int irq_set_routing(struct vm *vm, const struct kvm_irq_routing_entry *entries, 
 	host_mutex_lock(&vm->slots_lock);
 	old = vm->routing;
 	__atomic_store_n(&vm->routing, new, __ATOMIC_RELEASE);
+	notifiers_changed(vm);
 	vm_synchronize(vm);
 	host_mutex_unlock(&vm->slots_lock);
 	host_free(old);
@@ -247,6 +254,7 @@ void irq_register_ack_notifier(struct vm *vm, struct irq_ack_notifier *n)
 	host_mutex_lock(&vm->slots_lock);
 	n->next = vm->ack_notifiers;
 	__atomic_store_n(&vm->ack_notifiers, n, __ATOMIC_RELEASE);
+	notifiers_changed(vm);
 	host_mutex_unlock(&vm->slots_lock);
 }
 
@@ -259,6 +267,7 @@ void irq_unregister_ack_notifier(struct vm *vm, struct irq_ack_notifier *n)
 		;
 	if (*p)
 		__atomic_store_n(p, n->next, __ATOMIC_RELEASE);
+	notifiers_changed(vm);
 	vm_synchronize(vm);
 	host_mutex_unlock(&vm->slots_lock);
 }
@@ -272,19 +281,35 @@ static void notify_gsi(struct vm *vm, u32 gsi)
 			n->acked(n);
 }
 
+/* In an srcu section. -1: none */
+static s32 gsi_of(struct vm *vm, unsigned chip, unsigned pin)
+{
+	const struct irq_routing *routing = __atomic_load_n(&vm->routing, __ATOMIC_ACQUIRE);
+
+	return routing && chip < 3 && pin < IOAPIC_PINS ? routing->gsi_of[chip][pin] : -1;
+}
+
 void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin)
 {
-	const struct irq_routing *routing;
 	int idx = host_srcu_read_lock(&vm->srcu);
-	s32 gsi = -1;
+	s32 gsi = gsi_of(vm, chip, pin);
 
 	host_event_ack_irq(chip, pin);
-	routing = __atomic_load_n(&vm->routing, __ATOMIC_ACQUIRE);
-	if (routing && chip < 3 && pin < IOAPIC_PINS)
-		gsi = routing->gsi_of[chip][pin];
 	if (gsi >= 0)
 		notify_gsi(vm, gsi);
 	host_srcu_read_unlock(&vm->srcu, idx);
+}
+
+bool irq_has_ack_notifier(struct vm *vm, unsigned chip, unsigned pin)
+{
+	int idx = host_srcu_read_lock(&vm->srcu);
+	struct irq_ack_notifier *n = __atomic_load_n(&vm->ack_notifiers, __ATOMIC_ACQUIRE);
+	s32 gsi = gsi_of(vm, chip, pin);
+
+	while (n && (s32)n->gsi != gsi)
+		n = __atomic_load_n(&n->next, __ATOMIC_ACQUIRE);
+	host_srcu_read_unlock(&vm->srcu, idx);
+	return n;
 }
 
 void irq_notify_sint_acked(struct vm *vm, u32 vp, u32 sint)

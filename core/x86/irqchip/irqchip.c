@@ -6,54 +6,49 @@
 
 /* ---- a vCPU's view ------------------------------------------------------------------------------------------- */
 
-static bool external_pending(struct vcpu *vcpu)
+bool irqchip_has_external(struct vcpu *vcpu)
 {
 	if (vcpu->vm->irqchip == IRQCHIP_SPLIT)
 		return vcpu->pending_external_vector >= 0;
 	return pic_output(vcpu->vm->pic) && (!vcpu->lapic || lapic_accepts_pic(vcpu->lapic));
 }
 
-/* The LAPIC's highest request if its class is above the processor priority, -1 otherwise. */
-static int lapic_pending(struct vcpu *vcpu)
+/* Whether the LAPIC, enabled, gives its highest request, @vector (-1: none), to the processor: its class is above the processor priority. */
+static bool lapic_gives(const struct lapic *l, int vector)
 {
-	struct lapic *l = vcpu->lapic;
-	int irr;
-
-	if (!l || !lapic_sw_enabled(l))
-		return -1;
-	irr = lapic_highest(l, APIC_IRR);
-	if (irr < 0 || ((unsigned)irr & 0xf0) <= (lapic_ppr(l) & 0xf0))
-		return -1;
-	return irr;
+	return vector >= 0 && ((unsigned)vector & 0xf0) > (lapic_ppr(l) & 0xf0);
 }
 
 bool irqchip_has_interrupt(struct vcpu *vcpu)
 {
-	return external_pending(vcpu) || lapic_pending(vcpu) >= 0;
+	const struct lapic *l = vcpu->lapic;
+
+	return irqchip_has_external(vcpu) || (l && lapic_sw_enabled(l) && lapic_gives(l, lapic_highest_request(l)));
 }
 
 int irqchip_ack_interrupt(struct vcpu *vcpu)
 {
+	struct lapic *l = vcpu->lapic;
 	int vector;
 
-	if (external_pending(vcpu)) {
+	if (irqchip_has_external(vcpu)) {
 		if (vcpu->vm->irqchip != IRQCHIP_SPLIT)
 			return pic_ack(vcpu->vm->pic);
 		vector = vcpu->pending_external_vector;
 		vcpu->pending_external_vector = -1;
 		return vector;
 	}
-	vector = lapic_pending(vcpu);
-	if (vector >= 0) {
-		u32 bit = 1U << (vector % 32);
-		unsigned word = (vector / 32) * 4;
-
-		__atomic_fetch_and(&vcpu->lapic->regs[APIC_IRR / 4 + word], ~bit, __ATOMIC_SEQ_CST);
-		/* What ends by itself is no EOI: TLFS 11.8.4 */
-		if (!synic_auto_eoi(vcpu, vector))
-			__atomic_fetch_or(&vcpu->lapic->regs[APIC_ISR / 4 + word], bit, __ATOMIC_SEQ_CST);
-		lapic_set_reg(vcpu->lapic, APIC_PPR, lapic_ppr(vcpu->lapic));
-	}
+	if (!l || !lapic_sw_enabled(l))
+		return -1;
+	lapic_collect(l);
+	vector = lapic_highest(l, APIC_IRR);
+	if (!lapic_gives(l, vector))
+		return -1;
+	lapic_clear_vector(l, APIC_IRR, vector);
+	/* What ends by itself is no EOI: TLFS 11.8.4 */
+	if (!synic_auto_eoi(vcpu, vector))
+		lapic_set_vector(l, APIC_ISR, vector);
+	lapic_set_reg(l, APIC_PPR, lapic_ppr(l));
 	return vector;
 }
 

@@ -10,6 +10,8 @@
 /* ---- a vCPU's view, used by events.c and run.c (vCPU thread) -------------------------------------------------- */
 /** An interrupt (LAPIC above its PPR, or the PIC through LINT0 / without LAPIC) waits. Any thread. */
 bool irqchip_has_interrupt(struct vcpu *vcpu);
+/** The same of what is not the LAPIC's: the PIC's, or the client's with a split irqchip. */
+bool irqchip_has_external(struct vcpu *vcpu);
 /** Takes the highest one (moves it to in-service); the vector, or -1. */
 int irqchip_ack_interrupt(struct vcpu *vcpu);
 
@@ -24,18 +26,34 @@ enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value);
 /** Hyper-V's MSRs for APIC_EOI (write only), APIC_ICR, APIC_TPR of chips.h, in whatever mode the APIC is. X86_FAULT without one. */
 enum x86_result lapic_msr_read(struct vcpu *vcpu, unsigned reg, u64 *value);
 enum x86_result lapic_msr_write(struct vcpu *vcpu, unsigned reg, u64 value);
+/** The vCPU's thread, out of guest code: moves what has arrived into IRR and TMR. */
+void lapic_collect(struct lapic *l);
 u64 lapic_get_tsc_deadline(struct vcpu *vcpu);
 void lapic_set_tsc_deadline(struct vcpu *vcpu, u64 tsc);
 u64 lapic_get_cr8(struct vcpu *vcpu);
 void lapic_set_cr8(struct vcpu *vcpu, u64 value);
 /**
- * For processors that work on the registers themselves (SDM 3C 29.1): the page of them, which host_page_phys() knows; whether the guest
- * has them at their usual address, not as MSRs; the class of the highest request when it waits for a lower TPR, else 0.
+ * For processors that work on the registers themselves (SDM 3C 29.1): the page of them, which host_page_phys() knows; where the guest
+ * has them (as vcpu->apic_base says); the class of the highest request when it waits for a lower TPR, else 0.
  */
 void *lapic_page(struct vcpu *vcpu);
-bool lapic_is_where_expected(struct vcpu *vcpu);
+enum lapic_place { LAPIC_ELSEWHERE /* or disabled, or the client's */, LAPIC_AT_USUAL_ADDRESS, LAPIC_AT_MSRS } lapic_place(struct vcpu *vcpu);
 unsigned lapic_tpr_threshold(struct vcpu *vcpu);
 #define LAPIC_USUAL_ADDRESS 0xfee00000ULL
+/** lapic_virtual.c, the same thread. Whether a processor can deliver the LAPIC's interrupts as things are. */
+bool lapic_may_be_virtual(struct vcpu *vcpu);
+struct lapic_virtual {
+	u8 requested, in_service; /* the highest vectors of IRR and ISR, or 0: SDM 3C 24.4.2 has them as RVI and SVI */
+	u64 eoi_exits[4];	  /* by vector: those whose EOI is not the LAPIC's alone, 24.6.8 */
+};
+/** What such a processor goes by until it comes back, as the registers are. */
+void lapic_virtual_state(struct vcpu *vcpu, struct lapic_virtual *state);
+/** The guest wrote the register at @offset, and the page has what it wrote: 29.4.3.3. */
+void lapic_written(struct vcpu *vcpu, unsigned offset);
+/** The EOI of @vector, which has left the ISR: it goes to whom else it concerns. */
+void lapic_eoi_done(struct vcpu *vcpu, u8 vector);
+/** Whether reading the register of x2APIC's @msr (0x800..0x8ff) is reading the page: 29.5. */
+bool lapic_x2apic_is_plain(u32 msr);
 void lapic_get_state(struct vcpu *vcpu, struct kvm_lapic_state *state);
 int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state);
 /** INIT and SIPI that arrived: applied on the vCPU thread by run.c; true when mp_state changed. */
@@ -70,6 +88,8 @@ struct irq_ack_notifier {
 void irq_register_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
 void irq_unregister_ack_notifier(struct vm *vm, struct irq_ack_notifier *n);
 void irq_notify_acked(struct vm *vm, unsigned chip, unsigned pin);
+/** Whether anybody is told then. */
+bool irq_has_ack_notifier(struct vm *vm, unsigned chip, unsigned pin);
 /** The same of the SynIC: virtual processor @vp is done with its @sint. */
 void irq_notify_sint_acked(struct vm *vm, u32 vp, u32 sint);
 

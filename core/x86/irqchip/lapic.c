@@ -1,6 +1,7 @@
 /*
  * The local APIC of each vCPU (SDM 3A chapter 10): its register page and x2APIC MSRs, priorities, IPIs, and the messages
- * it takes from others. The timer is in lapic_timer.c, finding destinations in irq.c.
+ * it takes from others. The timer is in lapic_timer.c, finding destinations in irq.c, what
+ * processors do of it by themselves in lapic_virtual.c.
  *
  * chips.h says which fields other threads touch.
  */
@@ -14,7 +15,6 @@
 #define ESR_RECV_ILLEGAL BIT64(6)
 #define ESR_REGISTER	 BIT64(7)
 #define ICR_BUSY	 BIT64(12)
-#define X2APIC_MSR	 0x800
 
 static void lapic_error(struct lapic *l, u32 bit)
 {
@@ -24,41 +24,33 @@ static void lapic_error(struct lapic *l, u32 bit)
 
 /* ---- 256-bit registers --------------------------------------------------------------------------------------- */
 
-static u32 *vector_word(const struct lapic *l, unsigned reg, u8 vector)
-{
-	return &l->regs[reg / 4 + (vector / 32) * 4];
-}
-
-static bool vector_set(struct lapic *l, unsigned reg, u8 vector)
-{
-	u32 bit = 1U << (vector % 32);
-
-	return __atomic_fetch_or(vector_word(l, reg, vector), bit, __ATOMIC_SEQ_CST) & bit;
-}
-
-static bool vector_clear(struct lapic *l, unsigned reg, u8 vector)
-{
-	u32 bit = 1U << (vector % 32);
-
-	return __atomic_fetch_and(vector_word(l, reg, vector), ~bit, __ATOMIC_SEQ_CST) & bit;
-}
-
-static bool vector_test(const struct lapic *l, unsigned reg, u8 vector)
-{
-	return __atomic_load_n(vector_word(l, reg, vector), __ATOMIC_ACQUIRE) & (1U << (vector % 32));
-}
-
-int lapic_highest(const struct lapic *l, unsigned reg)
+/* Of eight words, @stride apart in units of a word. */
+static int highest(const u32 *words, unsigned stride)
 {
 	int word;
 
 	for (word = 7; word >= 0; word--) {
-		u32 bits = __atomic_load_n(&l->regs[reg / 4 + word * 4], __ATOMIC_ACQUIRE);
+		u32 bits = __atomic_load_n(&words[word * stride], __ATOMIC_ACQUIRE);
 
 		if (bits)
 			return word * 32 + 31 - __builtin_clz(bits);
 	}
 	return -1;
+}
+
+int lapic_highest(const struct lapic *l, unsigned reg)
+{
+	return highest(&l->regs[reg / 4], 4);
+}
+
+int lapic_highest_request(const struct lapic *l)
+{
+	int irr = lapic_highest(l, APIC_IRR), arrived;
+
+	if (likely(!__atomic_load_n(&l->arrived_words, __ATOMIC_ACQUIRE)))
+		return irr;
+	arrived = highest(l->arrived, 1);
+	return MAX(irr, arrived);
 }
 
 /* SDM 3A 10.8.3.1: the processor priority is the higher class of TPR and the highest vector in service. */
@@ -121,6 +113,50 @@ bool lapic_matches(const struct lapic *l, struct vcpu *src, const struct lapic_i
 	return irq->logical ? matches_logical(l, irq->dest) : matches_physical(l, irq->dest);
 }
 
+/* Leaves @vector for lapic_collect(). As lapic_accept(). */
+static int arrive(struct lapic *l, u8 vector, bool level)
+{
+	unsigned word = vector / 32;
+	u32 bit = 1U << (vector % 32);
+	bool was_requested;
+
+	if (level)
+		__atomic_fetch_or(&l->arrived_level[word], bit, __ATOMIC_SEQ_CST);
+	else
+		__atomic_fetch_and(&l->arrived_level[word], ~bit, __ATOMIC_SEQ_CST);
+	if (__atomic_fetch_or(&l->arrived[word], bit, __ATOMIC_SEQ_CST) & bit)
+		return 0;
+	__atomic_fetch_or(&l->arrived_words, 1U << word, __ATOMIC_SEQ_CST);
+	was_requested = lapic_test_vector(l, APIC_IRR, vector);
+	vcpu_request_kick(l->vcpu, REQ_EVENT);
+	return !was_requested;
+}
+
+void lapic_collect(struct lapic *l)
+{
+	u32 words;
+
+	if (likely(!__atomic_load_n(&l->arrived_words, __ATOMIC_ACQUIRE)))
+		return;
+	words = __atomic_exchange_n(&l->arrived_words, 0, __ATOMIC_SEQ_CST);
+	for (; words; words &= words - 1) {
+		unsigned word = __builtin_ctz(words), irr = APIC_IRR + word * 16, tmr = APIC_TMR + word * 16;
+		u32 bits = __atomic_exchange_n(&l->arrived[word], 0, __ATOMIC_SEQ_CST);
+		u32 level = __atomic_load_n(&l->arrived_level[word], __ATOMIC_SEQ_CST);
+
+		lapic_set_reg(l, tmr, (lapic_reg(l, tmr) & ~bits) | (level & bits));
+		lapic_set_reg(l, irr, lapic_reg(l, irr) | bits);
+	}
+}
+
+/* The registers are replaced, what was on its way with them. */
+static void forget_arrived(struct lapic *l)
+{
+	__atomic_store_n(&l->arrived_words, 0, __ATOMIC_SEQ_CST);
+	for (unsigned word = 0; word < 8; word++)
+		__atomic_store_n(&l->arrived[word], 0, __ATOMIC_SEQ_CST);
+}
+
 int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 {
 	struct vcpu *vcpu = l->vcpu;
@@ -135,14 +171,7 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 			lapic_error(l, ESR_RECV_ILLEGAL);
 			return -1;
 		}
-		if (irq->level)
-			vector_set(l, APIC_TMR, irq->vector);
-		else
-			vector_clear(l, APIC_TMR, irq->vector);
-		if (vector_set(l, APIC_IRR, irq->vector))
-			return 0;
-		vcpu_request_kick(vcpu, REQ_EVENT);
-		return 1;
+		return arrive(l, irq->vector, irq->level);
 	case APIC_DM_SMI:
 		vcpu_request_kick(vcpu, REQ_SMI);
 		return 1;
@@ -168,10 +197,22 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 	}
 }
 
+/* Bits that an LVT entry can hold; the timer's has the mode, LINT0 and LINT1 polarity and trigger. */
+static u32 lvt_mask(unsigned offset)
+{
+	switch (offset) {
+	case APIC_LVT_TIMER: return 0x700ff;
+	case APIC_LVT_LINT0:
+	case APIC_LVT_LINT1: return 0x1a7ff;
+	case APIC_LVT_ERROR: return 0x100ff;
+	default: return 0x107ff;
+	}
+}
+
 void lapic_deliver_lvt(struct vcpu *vcpu, unsigned lvt)
 {
 	struct lapic *l = vcpu->lapic;
-	u32 value = lapic_reg(l, lvt);
+	u32 value = lapic_reg(l, lvt) & lvt_mask(lvt); /* as the guest wrote it, perhaps, with what no entry has */
 	struct lapic_irq irq = {
 		.vector = value,
 		.delivery_mode = APIC_DELIVERY_MODE(value),
@@ -236,8 +277,11 @@ static void lapic_send_eoi(struct vcpu *vcpu, u8 vector)
 {
 	struct vm *vm = vcpu->vm;
 
-	if (!vector_test(vcpu->lapic, APIC_TMR, vector))
+	if (!lapic_test_vector(vcpu->lapic, APIC_TMR, vector)) {
+		if (ioapic_edge_vectors(vm->ioapic, vector / 64) & BIT64(vector % 64))
+			ioapic_eoi(vm->ioapic, vector);
 		return;
+	}
 	if (vm->irqchip == IRQCHIP_SPLIT) {
 		vcpu->pending_ioapic_eoi = vector;
 		vcpu_set_request(vcpu, REQ_IOAPIC_EOI);
@@ -246,17 +290,22 @@ static void lapic_send_eoi(struct vcpu *vcpu, u8 vector)
 	}
 }
 
+void lapic_eoi_done(struct vcpu *vcpu, u8 vector)
+{
+	host_event_eoi(vcpu->id, vector);
+	lapic_send_eoi(vcpu, vector);
+	if (synic_has_vector(vcpu, vector))
+		synic_eoi(vcpu, vector);
+}
+
 static void lapic_eoi(struct lapic *l)
 {
 	int vector = lapic_highest(l, APIC_ISR);
 
 	if (vector < 0)
 		return;
-	vector_clear(l, APIC_ISR, vector);
-	host_event_eoi(l->vcpu->id, vector);
-	lapic_send_eoi(l->vcpu, vector);
-	if (synic_has_vector(l->vcpu, vector))
-		synic_eoi(l->vcpu, vector);
+	lapic_clear_vector(l, APIC_ISR, vector);
+	lapic_eoi_done(l->vcpu, vector);
 	if (lapic_highest(l, APIC_IRR) >= 0)
 		vcpu_set_request(l->vcpu, REQ_EVENT);
 }
@@ -286,9 +335,13 @@ void *lapic_page(struct vcpu *vcpu)
 	return vcpu->lapic->regs;
 }
 
-bool lapic_is_where_expected(struct vcpu *vcpu)
+enum lapic_place lapic_place(struct vcpu *vcpu)
 {
-	return (vcpu->apic_base & (APIC_BASE_ADDR | APIC_BASE_ENABLE | APIC_BASE_EXTD)) == (APIC_DEFAULT_BASE | APIC_BASE_ENABLE);
+	if (!vcpu->lapic || !lapic_hw_enabled(vcpu->lapic))
+		return LAPIC_ELSEWHERE;
+	if (lapic_is_x2apic(vcpu->lapic))
+		return LAPIC_AT_MSRS;
+	return (vcpu->apic_base & APIC_BASE_ADDR) == LAPIC_USUAL_ADDRESS ? LAPIC_AT_USUAL_ADDRESS : LAPIC_ELSEWHERE;
 }
 
 unsigned lapic_tpr_threshold(struct vcpu *vcpu)
@@ -317,29 +370,17 @@ void lapic_set_cr8(struct vcpu *vcpu, u64 value)
 
 static u32 lapic_read_reg(struct lapic *l, unsigned offset)
 {
+	lapic_collect(l);
 	switch (offset) {
 	case APIC_PPR: return lapic_ppr(l);
 	case APIC_TMCCT: return lapic_timer_current(l);
+	case APIC_SELF_IPI: return 0; /* a processor may leave there what was written */
 	default: return lapic_reg(l, offset);
-	}
-}
-
-/* Bits that an LVT entry can hold; the timer's has the mode, LINT0 and LINT1 polarity and trigger. */
-static u32 lvt_mask(unsigned offset)
-{
-	switch (offset) {
-	case APIC_LVT_TIMER: return 0x700ff;
-	case APIC_LVT_LINT0:
-	case APIC_LVT_LINT1: return 0x1a7ff;
-	case APIC_LVT_ERROR: return 0x100ff;
-	default: return 0x107ff;
 	}
 }
 
 static void lapic_write_lvt(struct lapic *l, unsigned offset, u32 value)
 {
-	u32 old = lapic_reg(l, offset);
-
 	value &= lvt_mask(offset);
 	if (!lapic_sw_enabled(l))
 		value |= APIC_LVT_MASKED; /* SDM 3A 10.4.7.2 */
@@ -347,8 +388,8 @@ static void lapic_write_lvt(struct lapic *l, unsigned offset, u32 value)
 	    !vcpu_has_feature(l->vcpu, X86_FEATURE_TSC_DEADLINE))
 		value &= ~(3U << 17);
 	lapic_set_reg(l, offset, value);
-	if (offset == APIC_LVT_TIMER && APIC_TIMER_MODE(old) != APIC_TIMER_MODE(value))
-		lapic_timer_mode_changed(l);
+	if (offset == APIC_LVT_TIMER)
+		lapic_timer_set_mode(l);
 	if (offset == APIC_LVT_LINT0 && pic_output(l->vcpu->vm->pic))
 		vcpu_set_request(l->vcpu, REQ_EVENT);
 }
@@ -367,8 +408,7 @@ static void lapic_write_svr(struct lapic *l, u32 value)
 	vcpu_set_request(l->vcpu, REQ_EVENT);
 }
 
-/* A write to register @offset, in xAPIC mode or through an x2APIC MSR (then already checked). */
-static void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
+void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 {
 	bool x2apic = lapic_is_x2apic(l);
 
@@ -404,19 +444,16 @@ static void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 	case APIC_LVT_LINT1:
 	case APIC_LVT_ERROR: lapic_write_lvt(l, offset, value); break;
 	case APIC_TMICT:
-		if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_DEADLINE)
-			break;
+		if (l->timer_mode == APIC_TIMER_DEADLINE)
+			value = 0;
 		lapic_set_reg(l, APIC_TMICT, value);
-		lapic_timer_start(l, value);
+		if (l->timer_mode != APIC_TIMER_DEADLINE)
+			lapic_timer_start(l, value);
 		break;
-	case APIC_TDCR: {
-		u32 left = lapic_timer_current(l);
-
+	case APIC_TDCR:
 		lapic_set_reg(l, APIC_TDCR, value & 0xb);
-		if (left)
-			lapic_timer_start(l, left);
+		lapic_timer_set_divisor(l);
 		break;
-	}
 	case APIC_SELF_IPI:
 		if (x2apic)
 			lapic_send_ipi(l, (1 << 18) | (value & 0xff), 0);
@@ -438,7 +475,7 @@ static void lapic_write_icr(struct lapic *l, u64 value)
 
 /* ---- x2APIC MSRs, SDM 3A table 10-6 -------------------------------------------------------------------------- */
 
-static bool x2apic_readable(unsigned offset)
+bool lapic_x2apic_readable(unsigned offset)
 {
 	switch (offset) {
 	case APIC_ID: case APIC_VERSION: case APIC_TPR: case APIC_PPR: case APIC_LDR: case APIC_SVR: case APIC_ESR:
@@ -455,7 +492,7 @@ enum x86_result lapic_x2apic_read(struct vcpu *vcpu, u32 msr, u64 *value)
 	struct lapic *l = vcpu->lapic;
 	unsigned offset = (msr - X2APIC_MSR) << 4;
 
-	if (!l || !lapic_is_x2apic(l) || !x2apic_readable(offset))
+	if (!l || !lapic_is_x2apic(l) || !lapic_x2apic_readable(offset))
 		return X86_FAULT;
 	*value = lapic_read_reg(l, offset);
 	if (offset == APIC_ICR)
@@ -635,6 +672,7 @@ void lapic_reset(struct vcpu *vcpu, bool init)
 	}
 	/* SDM 3A 10.4.7.1 and 10.4.7.3: INIT keeps the APIC ID and the mode. */
 	lapic_set_reg(l, APIC_VERSION, LAPIC_VERSION);
+	forget_arrived(l);
 	for (offset = APIC_TPR; offset < 0x400; offset += 0x10)
 		lapic_set_reg(l, offset, 0);
 	lapic_set_reg(l, APIC_DFR, 0xffffffff);
@@ -643,6 +681,7 @@ void lapic_reset(struct vcpu *vcpu, bool init)
 		lapic_set_reg(l, APIC_LDR, x2apic_ldr(vcpu->id));
 	for (offset = APIC_LVT_TIMER; offset <= APIC_LVT_ERROR; offset += 0x10)
 		lapic_set_reg(l, offset, APIC_LVT_MASKED);
+	lapic_timer_replaced(l);
 	/* As firmware leaves it on a PC: the PIC reaches the boot processor through LINT0. KVM clients rely on it. */
 	if (!init && vcpu->id == vcpu->vm->boot_vcpu_id && !(vcpu->vm->disabled_quirks & KVM_X86_QUIRK_LINT0_REENABLED))
 		lapic_set_reg(l, APIC_LVT_LINT0, APIC_DM_EXTINT << 8);
@@ -678,6 +717,7 @@ int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 			return -EINVAL;
 	}
 	lapic_timer_stop(l);
+	forget_arrived(l);
 	for (offset = 0; offset < sizeof(state->regs); offset += 0x10) {
 		memcpy(&value, &state->regs[offset], 4);
 		if (offset == APIC_ID && lapic_is_x2apic(l))
@@ -693,8 +733,9 @@ int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 			value &= ~0xffffU;
 		lapic_set_reg(l, offset, value);
 	}
+	lapic_timer_replaced(l);
 	/* The deadline is no part of this state: a client may have set it before. */
-	if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_DEADLINE)
+	if (l->timer_mode == APIC_TIMER_DEADLINE)
 		lapic_set_tsc_deadline(vcpu, deadline);
 	else
 		lapic_timer_resume(l);

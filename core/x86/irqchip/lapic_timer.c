@@ -7,12 +7,12 @@
 /* A guest may not keep a host CPU busy with its own timer. */
 #define MIN_PERIOD_NS 100000ULL
 
-unsigned lapic_timer_divisor(const struct lapic *l)
+/* SDM 3A figure 10-10: the divisor is 2 to this power. */
+static u8 divisor_shift(u32 tdcr)
 {
-	u32 tdcr = lapic_reg(l, APIC_TDCR);
 	unsigned code = (tdcr & 3) | (tdcr & 8) >> 1;
 
-	return code == 7 ? 1 : 2U << code;
+	return (code + 1) & 7;
 }
 
 /* The host's timer went off; a service thread. */
@@ -74,18 +74,13 @@ static void lapic_timer_arm(struct lapic *l, u64 target_ns, u64 period_ns, u64 t
 	host_spin_unlock(&l->timer_lock, flags);
 }
 
-static bool is_periodic(const struct lapic *l)
-{
-	return APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_PERIODIC;
-}
-
 static void lapic_timer_count(struct lapic *l, u32 count)
 {
-	u64 divisor = lapic_timer_divisor(l), period = 0;
+	u64 period = 0;
 
-	if (is_periodic(l))
-		period = MAX(lapic_reg(l, APIC_TMICT) * divisor, MIN_PERIOD_NS);
-	lapic_timer_arm(l, host_now_ns() + count * divisor, period, 0);
+	if (l->timer_mode == APIC_TIMER_PERIODIC)
+		period = MAX((u64)lapic_reg(l, APIC_TMICT) << l->timer_shift, MIN_PERIOD_NS);
+	lapic_timer_arm(l, host_now_ns() + ((u64)count << l->timer_shift), period, 0);
 }
 
 void lapic_timer_start(struct lapic *l, u32 count)
@@ -100,7 +95,7 @@ void lapic_timer_resume(struct lapic *l)
 	u32 initial = lapic_reg(l, APIC_TMICT), left = MIN(lapic_reg(l, APIC_TMCCT), initial);
 
 	if (initial)
-		lapic_timer_count(l, left || !is_periodic(l) ? left : initial);
+		lapic_timer_count(l, left || l->timer_mode != APIC_TIMER_PERIODIC ? left : initial);
 }
 
 u32 lapic_timer_current(struct lapic *l)
@@ -108,7 +103,7 @@ u32 lapic_timer_current(struct lapic *l)
 	unsigned long flags;
 	u64 now, left;
 
-	if (APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) == APIC_TIMER_DEADLINE)
+	if (l->timer_mode == APIC_TIMER_DEADLINE)
 		return 0;
 	flags = host_spin_lock(&l->timer_lock);
 	now = host_now_ns();
@@ -116,13 +111,33 @@ u32 lapic_timer_current(struct lapic *l)
 	if (l->target_ns && !left && l->period_ns)
 		left = l->period_ns; /* wrapped: the tick is on its way */
 	host_spin_unlock(&l->timer_lock, flags);
-	return left / lapic_timer_divisor(l);
+	return left >> l->timer_shift;
 }
 
-void lapic_timer_mode_changed(struct lapic *l)
+void lapic_timer_set_mode(struct lapic *l)
 {
+	u8 mode = APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER));
+
+	if (mode == l->timer_mode)
+		return;
 	lapic_timer_stop(l);
 	lapic_set_reg(l, APIC_TMICT, 0);
+	l->timer_mode = mode;
+}
+
+void lapic_timer_set_divisor(struct lapic *l)
+{
+	u32 left = lapic_timer_current(l);
+
+	l->timer_shift = divisor_shift(lapic_reg(l, APIC_TDCR));
+	if (left)
+		lapic_timer_start(l, left);
+}
+
+void lapic_timer_replaced(struct lapic *l)
+{
+	l->timer_mode = APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER));
+	l->timer_shift = divisor_shift(lapic_reg(l, APIC_TDCR));
 }
 
 u64 lapic_get_tsc_deadline(struct vcpu *vcpu)
@@ -131,7 +146,7 @@ u64 lapic_get_tsc_deadline(struct vcpu *vcpu)
 	unsigned long flags;
 	u64 deadline;
 
-	if (!l || APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) != APIC_TIMER_DEADLINE)
+	if (!l || l->timer_mode != APIC_TIMER_DEADLINE)
 		return 0;
 	flags = host_spin_lock(&l->timer_lock);
 	deadline = l->tsc_deadline;
@@ -144,7 +159,7 @@ void lapic_set_tsc_deadline(struct vcpu *vcpu, u64 tsc)
 	struct lapic *l = vcpu->lapic;
 	u64 now_tsc, ticks, ns;
 
-	if (!l || APIC_TIMER_MODE(lapic_reg(l, APIC_LVT_TIMER)) != APIC_TIMER_DEADLINE)
+	if (!l || l->timer_mode != APIC_TIMER_DEADLINE)
 		return;
 	if (!tsc) {
 		lapic_timer_stop(l);
