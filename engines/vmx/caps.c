@@ -8,8 +8,8 @@
 #include "core/x86/msr.h"
 
 struct vmx_options vmx_options = {
-	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true, .flexpriority = true, .apicv = true,
-	.pml = true, .ple_gap = 128, .ple_window = 4096,
+	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true, .flexpriority = true, .pml = true,
+	.ple_gap = 128, .ple_window = 4096,
 };
 struct vmx_caps vmx_caps;
 

@@ -12,7 +12,7 @@
 	tests/modules/modules.py moves   a VM goes from lite to trine-amd and back, through the API
 	tests/modules/modules.py moves-debian     the same, Debian's kernel in QEMU
 	tests/modules/modules.py vmx     in Bochs: the API's tests, what takes no exits, and Debian's kernel in a guest; EPT and unrestricted guest,
-	                                 with enable_apicv and, but for the guest, without
+	                                 with enable_apicv and without, the guest without
 	tests/modules/modules.py vmx-restricted   the API's tests and the guest where real mode is emulated, and each access of CR8 exits
 	tests/modules/modules.py vmx-shadow       the same without EPT
 """
@@ -155,7 +155,8 @@ def main():
         machine = bochs_subject(BOCHS[sys.argv[1]])
         if sys.argv[1] == "vmx":
             programs = API_IN_BOCHS + ["api-kvm-hyperv"]
-            commands = programs + ["spared", BOOT, APICV_OFF, "spared", "api-kvm-irq", "api-kvm-apic"]
+            commands = programs + ["spared", APICV_OFF, "spared", "api-kvm-irq", "api-kvm-apic", BOOT]
+            machine += ["--option", "trine-intel:enable_apicv=1"]
             added = ["tests/spared=" + os.path.join(HERE, "spared.sh")]
         elif sys.argv[1] == "vmx-restricted":
             machine += ["--option", "trine-intel:flexpriority=0"]
