@@ -54,7 +54,6 @@ enum svm_exit {
 #define VINTR_PRIO_SHIFT 16
 #define VINTR_IGN_TPR	 BIT64(20)
 #define VINTR_MASKING	 BIT64(24) /* the host's RFLAGS.IF masks physical interrupts, the guest's virtual ones */
-
 #define VINTR_NMI_ENABLE BIT64(26)
 
 /* vmcb->virt_ext */

@@ -57,7 +57,6 @@ struct virtio_net {
 	unsigned rx_ready; /* elements of rx that have their memory */
 	struct loop_bh tx_more;
 	struct loop_timer tx_signal;
-	bool tx_delayed; /* tx_signal is set */
 	size_t tx_owed;	 /* bytes sent since the last signal */
 	u64 offloads; /* of NET_GUEST_OFFLOADS, those that are on */
 	u8 frame[NET_FRAME_MAX];
@@ -259,9 +258,7 @@ static bool net_complete(struct virtio_net *n, const struct virtio_net_hdr *head
 
 static void net_tx_signal(struct virtio_net *n)
 {
-	if (n->tx_delayed)
-		loop_timer_cancel(&n->tx_signal);
-	n->tx_delayed = false;
+	loop_timer_cancel(&n->tx_signal);
 	n->tx_owed = 0;
 	virtq_signal(&n->v.vdev.vq[NET_TX]);
 }
@@ -300,12 +297,10 @@ static void net_transmit(struct virtio_net *n, struct virtq *vq)
 			break;
 		}
 	} while (virtq_notify_on(vq));
-	if (n->tx_owed > NET_TX_OWED_MAX || vq->unsignalled >= vq->size / 4u) {
+	if (n->tx_owed > NET_TX_OWED_MAX || vq->unsignalled >= vq->size / 4u)
 		net_tx_signal(n);
-	} else if (vq->unsignalled && !n->tx_delayed) {
-		n->tx_delayed = true;
+	else if (vq->unsignalled && !n->tx_signal.armed)
 		loop_timer_set(&n->tx_signal, loop_now(&n->v.vdev.machine->loop, LOOP_CLOCK_VM) + NET_TX_DELAY_NS);
-	}
 }
 
 static void net_transmit_later(struct loop_timer *t)
@@ -516,7 +511,6 @@ static void net_reset(struct virtio_device *vdev)
 
 	loop_bh_cancel(&n->tx_more);
 	loop_timer_cancel(&n->tx_signal);
-	n->tx_delayed = false;
 	n->tx_owed = 0;
 	net_set_offloads(n, 0);
 	/* Everything is received until the driver says what it wants (§5.1.6.5.1 is for drivers
