@@ -45,9 +45,9 @@ ok $? "and it gives way to ours"
 formats /tmp/ours
 for file in /tmp/ours/*; do
 	name=${file##*/}
-	cmp -s "$file" "/tmp/linux/$name"
+	diff "$file" "/tmp/linux/$name" >/tmp/differ 2>&1
 	ok $? "$name has the fields of Linux's"
-	cmp -s "$file" "/tmp/linux/$name" || diff "$file" "/tmp/linux/$name" 2>&1
+	cat /tmp/differ
 done
 for file in /tmp/linux/*; do [ -e "/tmp/ours/${file##*/}" ] || echo "${file##*/}"; done | xargs echo "# Linux's that are not ours:"
 
