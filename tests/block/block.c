@@ -115,8 +115,7 @@ static bool all(const u8 *buf, size_t bytes, u8 value)
 	return true;
 }
 
-/* ---- what works, in each mode
- * ------------------------------------------------------------------------- */
+/* ---- what works, in each mode --------------------------------------------------------------- */
 
 static u8 out[256 * 1024 + 4096], in[256 * 1024 + 4096];
 
@@ -253,8 +252,7 @@ static void test_mode(unsigned i)
 	block_close(image);
 }
 
-/* ---- what does not work
- * ------------------------------------------------------------------------------- */
+/* ---- what does not work --------------------------------------------------------------------- */
 
 static const struct {
 	const char *name, *file, *says;

@@ -15,7 +15,7 @@ import termios
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from guest import BUILD, LONG, ROOT, Guest, Lost, report, scratch  # noqa: E402
+from guest import BUILD, LONG, ROOT, Guest, Lost, report, report_lost, scratch  # noqa: E402
 from tap import Tap  # noqa: E402
 
 # A guest that says nothing for so long has hung; a busy host is no failure.
@@ -142,8 +142,7 @@ def terminal(tap):
         tap.ok(guest.wait(60) == 0, "poweroff -f ends the monitor with status 0")
         tap.ok(settings(guest.slave) == before, "the terminal is as it was")
     except Lost as lost:
-        tap.ok(False, str(lost))
-        tap.diag(guest.text[-3000:])
+        report_lost(tap, lost)
 
     for name, end in (("Ctrl-A X", "keys"), ("SIGTERM", "signal")):
         guest = Guest(terminal=True)
@@ -157,8 +156,7 @@ def terminal(tap):
             tap.ok(guest.wait(30) is not None, "%s ends the monitor" % name)
             tap.ok(settings(guest.slave) == before, "after %s the terminal is as it was" % name)
         except Lost as lost:
-            tap.ok(False, "%s: %s" % (name, lost))
-            tap.diag(guest.text[-3000:])
+            report_lost(tap, lost, name + ": ")
 
 
 def pipe(tap):

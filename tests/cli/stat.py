@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from guest import BUILD, Guest, scratch  # noqa: E402
+from guest import BUILD, Guest, Lost, report_lost, scratch  # noqa: E402
 from tap import Tap  # noqa: E402
 
 
@@ -84,7 +84,10 @@ def main():
         tap.ok(done.returncode == 1 and not done.stdout and word in done.stderr and done.stderr.count("\n") == 1,
                "%s: one line with %s, status 1" % (" ".join(options), word))
     with scratch() as folder:
-        running(tap, os.path.join(folder, "log"), os.path.join(folder, "unused"))
+        try:
+            running(tap, os.path.join(folder, "log"), os.path.join(folder, "unused"))
+        except Lost as lost:
+            report_lost(tap, lost)
     return tap.end()
 
 

@@ -31,6 +31,11 @@ def main():
                               ("failover", "net_failover"), ("net_failover", "virtio_net")):
             tap.ok(first in modules and second in modules and modules.index(first) < modules.index(second),
                    "%s is loaded before %s" % (first, second))
+        done = subprocess.run([tool, artifact(""), "-o", again, "--bare", "--module", "virtio_rng"])
+        with open(again, "rb") as f:
+            listed = subprocess.run(["busybox", "cpio", "-t"], stdin=f, capture_output=True, text=True).stdout.split()
+        modules = {os.path.basename(n)[:-3] for n in listed if n.endswith(".ko")}
+        tap.ok(done.returncode == 0 and {"virtio_rng", "virtio"} <= modules and "virtio_pci" not in modules, "--bare: no modules but those asked for")
         for missing, what in (("--add", "no/equals"), ("--module", "nosuchmodule"), ("--busybox", folder + "/none")):
             done = subprocess.run([tool, artifact(""), "-o", again, missing, what], capture_output=True, text=True)
             tap.ok(done.returncode == 1 and len(done.stderr.splitlines()) == 1 and os.path.basename(what) in done.stderr,

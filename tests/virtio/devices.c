@@ -38,8 +38,7 @@ static void unplug(void)
 	g.next = 0x10000;
 }
 
-/* ---- identification
- * ----------------------------------------------------------------------------------- */
+/* ---- identification ------------------------------------------------------------------------- */
 
 static const struct {
 	const char *text;
@@ -119,8 +118,7 @@ static bool try_refusal(unsigned i)
 	return strstr(err.text, refusals[i].says) != NULL;
 }
 
-/* ---- negotiation
- * -------------------------------------------------------------------------------------- */
+/* ---- negotiation ---------------------------------------------------------------------------- */
 
 static bool refuse_unoffered(void)
 {
@@ -216,8 +214,7 @@ static bool isr_clears(void)
 	       !p.pci->intx && common_get(&p, 0x1000, 1) == 0;
 }
 
-/* ---- rng
- * ---------------------------------------------------------------------------------------------- */
+/* ---- rng ------------------------------------------------------------------------------------ */
 
 static bool rng_gives(enum pci_mode mode, bool indirect)
 {
@@ -240,8 +237,7 @@ static bool rng_gives(enum pci_mode mode, bool indirect)
 	return zeroes < 30;
 }
 
-/* ---- blk
- * ---------------------------------------------------------------------------------------------- */
+/* ---- blk ------------------------------------------------------------------------------------ */
 
 /* One request; the answer's status, or -1 when none comes. */
 static int blk_do(u32 type, u64 sector, u64 data, u32 bytes, bool in, bool indirect)
@@ -462,8 +458,7 @@ static void test_blk(void)
 	unlink(disk);
 }
 
-/* ---- net
- * ---------------------------------------------------------------------------------------------- */
+/* ---- net ------------------------------------------------------------------------------------ */
 
 static u8 sent[2048];
 static size_t sent_bytes, sent_frames;
@@ -876,8 +871,7 @@ static void test_net(void)
 	netdev_close_all(&g.m);
 }
 
-/* ---- balloon
- * ------------------------------------------------------------------------------------------ */
+/* ---- balloon -------------------------------------------------------------------------------- */
 
 static bool resident(u64 gpa)
 {
@@ -949,8 +943,7 @@ static void test_balloon(void)
 	unplug();
 }
 
-/* ---- serial
- * ------------------------------------------------------------------------------------------- */
+/* ---- serial --------------------------------------------------------------------------------- */
 
 static struct chardev *ends[2];
 static char written[128];

@@ -92,8 +92,7 @@ static inline void guest_loop(struct guest *g, bool wait)
 	machine_lock(&g->m);
 }
 
-/* ---- rings
- * -------------------------------------------------------------------------------------------- */
+/* ---- rings ---------------------------------------------------------------------------------- */
 
 static inline void ring_init(struct ring *r, struct guest *g, u16 size, bool packed)
 {
@@ -225,8 +224,7 @@ static inline bool ring_used(struct ring *r, u16 *id, u32 *bytes)
 	return true;
 }
 
-/* ---- a driver over PCI
- * -------------------------------------------------------------------------------- */
+/* ---- a driver over PCI ---------------------------------------------------------------------- */
 
 enum pci_mode { PCI_MODERN, PCI_MODERN_PACKED, PCI_LEGACY };
 #define PCI_QUEUES	16

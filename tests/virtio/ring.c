@@ -62,8 +62,7 @@ static struct virtq *start(bool packed, u16 size, u64 features)
 	return &vdev.vq[0];
 }
 
-/* ---- what works
- * --------------------------------------------------------------------------------------- */
+/* ---- what works ----------------------------------------------------------------------------- */
 
 static bool pass_one(bool packed, bool indirect)
 {
@@ -281,8 +280,7 @@ static bool pass_reset(bool packed)
 	       !vq->enabled;
 }
 
-/* ---- what does not
- * ------------------------------------------------------------------------------------ */
+/* ---- what does not -------------------------------------------------------------------------- */
 
 #define NEXT	 VRING_DESC_F_NEXT
 #define WRITE	 VRING_DESC_F_WRITE

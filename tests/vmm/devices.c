@@ -6,6 +6,7 @@
 #include "vmm/dev/fw_cfg.h"
 #include "vmm/dev/i8042.h"
 #include "vmm/machine/pc.h"
+#include <linux/kvm.h>
 
 /* --- RTC --- */
 
@@ -148,6 +149,41 @@ static void kbd_drain(void)
 
 	for (i = 0; i < 64 && kbd_full(); i++)
 		kbd_data();
+}
+
+/* An accelerator that counts the edges of each line. */
+static unsigned int edges[16];
+
+static int count_edges(int fd, unsigned long request, unsigned long argument)
+{
+	const struct kvm_irq_level *line = (const struct kvm_irq_level *)argument;
+
+	if (request == KVM_IRQ_LINE && line->level && line->irq < ARRAY_SIZE(edges))
+		edges[line->irq]++;
+	return 0;
+}
+
+/* The lines are edges to both interrupt controllers: what a driver reads byte by byte interrupts for each. */
+static void test_i8042_edges(void)
+{
+	static const struct accel counter = { .name = "counter", .ioctl = count_edges };
+	const struct accel *before = bare.accel;
+
+	kbd_drain();
+	bare.accel = &counter;
+	outb(0x60, 0xf2);
+	tap_ok(edges[1] == 1, "i8042: the first byte of an answer interrupts");
+	kbd_data();
+	tap_ok(edges[1] == 2, "i8042: so does the second");
+	kbd_data();
+	tap_ok(edges[1] == 3, "i8042: and the third");
+	kbd_data();
+	tap_ok(edges[1] == 3 && !kbd_full(), "i8042: then there is quiet");
+	outb(0x64, 0xd4), outb(0x60, 0xff), kbd_drain();
+	tap_ok(edges[12] == 3 && edges[1] == 3, "i8042: three bytes of the mouse are three interrupts of its own");
+	outb(0x64, 0xd4), outb(0x60, 0xf2), outb(0x60, 0xee), kbd_drain();
+	tap_ok(edges[12] == 5 && edges[1] == 4, "i8042: each byte of both on the line it belongs to");
+	bare.accel = before;
 }
 
 static void test_i8042(void)
@@ -337,6 +373,7 @@ int main(void)
 	test_rtc_interrupts();
 	test_pm();
 	test_i8042();
+	test_i8042_edges();
 	test_fw_cfg();
 	test_ports();
 	bare_stop();

@@ -482,8 +482,7 @@ const char *block_aio_name(const struct block_image *image)
 	return image->uring ? "io_uring" : "threads";
 }
 
-/* ---- what a pool thread does
- * ------------------------------------------------------------------------- */
+/* ---- what a pool thread does ---------------------------------------------------------------- */
 
 #define ZERO_CHUNK   65536
 #define BOUNCE_CHUNK (1u << 20)

@@ -290,7 +290,9 @@ static u64 data_read(struct io_region *r, u64 offset, unsigned size)
 	struct i8042 *s = container_of(r, struct i8042, data);
 	u8 v = s->out;
 
+	/* The line falls before it rises for the next byte: its interrupt is an edge. */
 	s->full = false;
+	update(s);
 	refill(s);
 	return v;
 }

@@ -248,6 +248,13 @@ static void second_expired(struct loop_timer *t)
 
 /* --- ports --- */
 
+/* Registers that the time is read from and set by. */
+static bool holds_time(u8 index)
+{
+	return index == REG_SECONDS || index == REG_MINUTES || index == REG_HOURS || (index >= REG_WEEKDAY && index <= REG_YEAR) ||
+	       index == REG_CENTURY;
+}
+
 static u64 rtc_read(struct io_region *r, u64 offset, unsigned size)
 {
 	struct rtc *s = container_of(r, struct rtc, ports);
@@ -255,18 +262,9 @@ static u64 rtc_read(struct io_region *r, u64 offset, unsigned size)
 
 	if (!(offset & 1))
 		return 0xff; /* the index register is write-only */
+	if (holds_time(s->index) && !(s->cmos[REG_B] & B_SET))
+		load_time(s);
 	switch (s->index) {
-	case REG_SECONDS:
-	case REG_MINUTES:
-	case REG_HOURS:
-	case REG_WEEKDAY:
-	case REG_DAY:
-	case REG_MONTH:
-	case REG_YEAR:
-	case REG_CENTURY:
-		if (!(s->cmos[REG_B] & B_SET))
-			load_time(s);
-		return s->cmos[s->index];
 	case REG_A:
 		v = s->cmos[REG_A];
 		if (!held(s) && rtc_now(s) % NS_PER_SEC >= NS_PER_SEC - UIP_NS)
@@ -319,21 +317,15 @@ static void rtc_write(struct io_region *r, u64 offset, u64 value, unsigned size)
 		s->index = v & 0x7f; /* bit 7 masks NMIs, of which there are none by this way */
 		return;
 	}
-	switch (s->index) {
-	case REG_SECONDS:
-	case REG_MINUTES:
-	case REG_HOURS:
-	case REG_WEEKDAY:
-	case REG_DAY:
-	case REG_MONTH:
-	case REG_YEAR:
-	case REG_CENTURY:
+	if (holds_time(s->index)) {
 		if (!(s->cmos[REG_B] & B_SET))
 			load_time(s);
 		s->cmos[s->index] = v;
 		store_time(s, now % NS_PER_SEC);
 		second_update(s);
-		break;
+		return;
+	}
+	switch (s->index) {
 	case REG_A:
 	case REG_B: write_control(s, s->index, v); break;
 	case REG_C:

@@ -9,6 +9,7 @@
 #include "vmm/machine.h"
 #include "vmm/machine/boot.h"
 #include "vmm/machine/pc.h"
+#include "vmm/machine/table.h"
 #include "dsdt.hex"
 #include <stdlib.h>
 
@@ -89,49 +90,11 @@ static_assert(sizeof(struct acpi_facs) == 64, "5.2.10");
 
 /* Tables are written one after another into a buffer that stands for guest memory from @base on. */
 struct writer {
-	u8 *bytes;
+	struct table out;
 	u64 base;
-	u32 at, size;
 	u64 tables[16];
 	unsigned count;
 };
-
-static u8 sum(const void *p, size_t n)
-{
-	const u8 *b = p;
-	u8 s = 0;
-
-	while (n--)
-		s += *b++;
-	return s;
-}
-
-static void put(struct writer *w, const void *bytes, u32 n)
-{
-	assert(w->at + n <= w->size);
-	memcpy(w->bytes + w->at, bytes, n);
-	w->at += n;
-}
-
-static void put8(struct writer *w, u8 v)
-{
-	put(w, &v, 1);
-}
-
-static void put16(struct writer *w, u16 v)
-{
-	put(w, &v, 2);
-}
-
-static void put32(struct writer *w, u32 v)
-{
-	put(w, &v, 4);
-}
-
-static void put64(struct writer *w, u64 v)
-{
-	put(w, &v, 8);
-}
 
 /* Opens a table; returns where it begins in the buffer. */
 static u32 begin(struct writer *w, const char *signature, u8 revision)
@@ -139,23 +102,23 @@ static u32 begin(struct writer *w, const char *signature, u8 revision)
 	struct acpi_header h = { .revision = revision, .oem_revision = 1, .creator_revision = 1 };
 	u32 at;
 
-	w->at = ALIGN_UP(w->at, 16);
-	at = w->at;
+	w->out.at = ALIGN_UP(w->out.at, 16);
+	at = w->out.at;
 	memcpy(h.signature, signature, 4);
 	memcpy(h.oem_id, OEM_ID, 6);
 	memcpy(h.oem_table_id, OEM_TABLE_ID, 8);
 	memcpy(h.creator_id, CREATOR_ID, 4);
-	put(w, &h, sizeof(h));
+	put(&w->out, &h, sizeof(h));
 	return at;
 }
 
 static u64 end(struct writer *w, u32 at)
 {
-	struct acpi_header *h = (struct acpi_header *)(w->bytes + at);
+	struct acpi_header *h = (struct acpi_header *)(w->out.bytes + at);
 
-	h->length = w->at - at;
+	h->length = w->out.at - at;
 	h->checksum = 0;
-	h->checksum = -sum(h, h->length);
+	h->checksum = -table_sum(h, h->length);
 	return w->base + at;
 }
 
@@ -205,7 +168,7 @@ static void fadt(struct writer *w, u64 facs, u64 dsdt)
 
 	f.x_gpe0.bits = PC_PM_GPE0_LEN * 8;
 	f.x_gpe0.access = 1;
-	put(w, (u8 *)&f + sizeof(f.header), sizeof(f) - sizeof(f.header));
+	put(&w->out, (u8 *)&f + sizeof(f.header), sizeof(f) - sizeof(f.header));
 	listed(w, end(w, at));
 }
 
@@ -213,21 +176,21 @@ static void madt(struct machine *m, struct writer *w)
 {
 	u32 at = begin(w, "APIC", 5), i;
 
-	put32(w, PC_LAPIC);
-	put32(w, 1); /* there are PICs too */
+	put32(&w->out, PC_LAPIC);
+	put32(&w->out, 1); /* there are PICs too */
 	for (i = 0; i < m->config.cpus; i++) {
-		put8(w, 0), put8(w, 8);
-		put8(w, i), put8(w, cpuid_apic_id(m, i));
-		put32(w, 1);
+		put8(&w->out, 0), put8(&w->out, 8);
+		put8(&w->out, i), put8(&w->out, cpuid_apic_id(m, i));
+		put32(&w->out, 1);
 	}
-	put8(w, 1), put8(w, 12);
-	put8(w, 0), put8(w, 0);
-	put32(w, PC_IOAPIC), put32(w, 0);
+	put8(&w->out, 1), put8(&w->out, 12);
+	put8(&w->out, 0), put8(&w->out, 0);
+	put32(&w->out, PC_IOAPIC), put32(&w->out, 0);
 	/* The timer arrives at pin 2; the SCI is a level, active high. */
-	put8(w, 2), put8(w, 10), put8(w, 0), put8(w, 0), put32(w, 2), put16(w, 0);
-	put8(w, 2), put8(w, 10), put8(w, 0), put8(w, PC_SCI), put32(w, PC_SCI), put16(w, 0x000d);
+	put8(&w->out, 2), put8(&w->out, 10), put8(&w->out, 0), put8(&w->out, 0), put32(&w->out, 2), put16(&w->out, 0);
+	put8(&w->out, 2), put8(&w->out, 10), put8(&w->out, 0), put8(&w->out, PC_SCI), put32(&w->out, PC_SCI), put16(&w->out, 0x000d);
 	/* NMI at LINT1 of every CPU. */
-	put8(w, 4), put8(w, 6), put8(w, 0xff), put16(w, 0), put8(w, 1);
+	put8(&w->out, 4), put8(&w->out, 6), put8(&w->out, 0xff), put16(&w->out, 0), put8(&w->out, 1);
 	listed(w, end(w, at));
 }
 
@@ -235,11 +198,11 @@ static void mcfg(struct writer *w)
 {
 	u32 at = begin(w, "MCFG", 1);
 
-	put64(w, 0);
-	put64(w, PC_ECAM_BASE);
-	put16(w, 0);
-	put8(w, 0), put8(w, PC_ECAM_SIZE / MiB - 1);
-	put32(w, 0);
+	put64(&w->out, 0);
+	put64(&w->out, PC_ECAM_BASE);
+	put16(&w->out, 0);
+	put8(&w->out, 0), put8(&w->out, PC_ECAM_SIZE / MiB - 1);
+	put32(&w->out, 0);
 	listed(w, end(w, at));
 }
 
@@ -254,28 +217,28 @@ static void mcfg(struct writer *w)
 
 static void aml_integer(struct writer *w, const char *name, u64 value)
 {
-	put8(w, AML_NAME);
-	put(w, name, 4);
-	put8(w, AML_QWORD);
-	put64(w, value);
+	put8(&w->out, AML_NAME);
+	put(&w->out, name, 4);
+	put8(&w->out, AML_QWORD);
+	put64(&w->out, value);
 }
 
 /* Packages with their length in the three-byte form, which serves up to 1 MiB (20.2.4). */
 static u32 aml_open(struct writer *w)
 {
-	u32 at = w->at;
+	u32 at = w->out.at;
 
-	w->at += 3;
+	w->out.at += 3;
 	return at;
 }
 
 static void aml_close(struct writer *w, u32 at)
 {
-	u32 length = w->at - at;
+	u32 length = w->out.at - at;
 
-	w->bytes[at] = 0x80 | (length & 15);
-	w->bytes[at + 1] = length >> 4;
-	w->bytes[at + 2] = length >> 12;
+	w->out.bytes[at] = 0x80 | (length & 15);
+	w->out.bytes[at + 1] = length >> 4;
+	w->out.bytes[at + 2] = length >> 12;
 }
 
 static void ssdt(struct machine *m, struct writer *w)
@@ -288,15 +251,15 @@ static void ssdt(struct machine *m, struct writer *w)
 	aml_integer(w, "P64B", m->pc->pci64_base == m->pc->pci64_end ? 0 : m->pc->pci64_base);
 	aml_integer(w, "P64E", m->pc->pci64_end - 1);
 	aml_integer(w, "COMS", serial_ports_present(m));
-	put8(w, AML_SCOPE);
+	put8(&w->out, AML_SCOPE);
 	scope = aml_open(w);
-	put(w, "\\_SB_", 5);
+	put(&w->out, "\\_SB_", 5);
 	for (i = 0; i < m->config.cpus; i++) {
-		put8(w, AML_EXT), put8(w, AML_DEVICE);
+		put8(&w->out, AML_EXT), put8(&w->out, AML_DEVICE);
 		device = aml_open(w);
-		put8(w, 'C'), put8(w, '0');
-		put8(w, digits[i >> 4]), put8(w, digits[i & 15]);
-		put8(w, AML_NAME), put(w, "_HID", 4), put8(w, AML_STRING), put(w, "ACPI0007", 9);
+		put8(&w->out, 'C'), put8(&w->out, '0');
+		put8(&w->out, digits[i >> 4]), put8(&w->out, digits[i & 15]);
+		put8(&w->out, AML_NAME), put(&w->out, "_HID", 4), put8(&w->out, AML_STRING), put(&w->out, "ACPI0007", 9);
 		aml_integer(w, "_UID", i);
 		aml_close(w, device);
 	}
@@ -309,9 +272,9 @@ static u64 facs(struct writer *w)
 	struct acpi_facs f = { .signature = "FACS", .length = sizeof(f), .version = 2 };
 	u64 at;
 
-	w->at = ALIGN_UP(w->at, 64);
-	at = w->base + w->at;
-	put(w, &f, sizeof(f));
+	w->out.at = ALIGN_UP(w->out.at, 64);
+	at = w->base + w->out.at;
+	put(&w->out, &f, sizeof(f));
 	return at;
 }
 
@@ -319,9 +282,9 @@ static u64 dsdt(struct writer *w)
 {
 	u64 at;
 
-	w->at = ALIGN_UP(w->at, 16);
-	at = w->base + w->at;
-	put(w, dsdt_aml_code, sizeof(dsdt_aml_code));
+	w->out.at = ALIGN_UP(w->out.at, 16);
+	at = w->base + w->out.at;
+	put(&w->out, dsdt_aml_code, sizeof(dsdt_aml_code));
 	return at;
 }
 
@@ -330,13 +293,13 @@ static void rsdp(struct boot *b, struct writer *w, u64 rsdt, u64 xsdt, struct ac
 	*r = (struct acpi_rsdp){ .revision = 2, .rsdt = rsdt, .length = sizeof(*r), .xsdt = xsdt };
 	memcpy(r->signature, "RSD PTR ", 8);
 	memcpy(r->oem_id, OEM_ID, 6);
-	r->checksum = -sum(r, 20);
-	r->checksum2 = -sum(r, sizeof(*r));
+	r->checksum = -table_sum(r, 20);
+	r->checksum2 = -table_sum(r, sizeof(*r));
 }
 
 int acpi_place(struct machine *m, struct boot *b, struct error *err)
 {
-	struct writer w = { .size = ACPI_TABLES_SIZE };
+	struct writer w = { .out.size = ACPI_TABLES_SIZE };
 	u64 low = memory_below_4g(m), facs_at, dsdt_at, rsdt_at, xsdt_at;
 	struct acpi_rsdp r;
 	unsigned i;
@@ -346,7 +309,7 @@ int acpi_place(struct machine *m, struct boot *b, struct error *err)
 	b->tables_end = ALIGN_DOWN(low, 64 * KiB);
 	b->tables = b->tables_end - ACPI_TABLES_SIZE - SMBIOS_TABLES_SIZE;
 	w.base = b->tables;
-	w.bytes = xzalloc(w.size);
+	w.out.bytes = xzalloc(w.out.size);
 	facs_at = facs(&w);
 	dsdt_at = dsdt(&w);
 	fadt(&w, facs_at, dsdt_at);
@@ -355,17 +318,17 @@ int acpi_place(struct machine *m, struct boot *b, struct error *err)
 	ssdt(m, &w);
 	at = begin(&w, "RSDT", 1);
 	for (i = 0; i < w.count; i++)
-		put32(&w, w.tables[i]);
+		put32(&w.out, w.tables[i]);
 	rsdt_at = end(&w, at);
 	at = begin(&w, "XSDT", 1);
 	for (i = 0; i < w.count; i++)
-		put64(&w, w.tables[i]);
+		put64(&w.out, w.tables[i]);
 	xsdt_at = end(&w, at);
 	rsdp(b, &w, rsdt_at, xsdt_at, &r);
 	b->rsdp = BOOT_TABLES + 0x100;
-	ret = memory_write(m, b->tables, w.bytes, w.size);
+	ret = memory_write(m, b->tables, w.out.bytes, w.out.size);
 	if (!ret)
 		ret = memory_write(m, b->rsdp, &r, sizeof(r));
-	free(w.bytes);
+	free(w.out.bytes);
 	return ret < 0 ? error_set(err, ret, "the ACPI tables do not fit into guest memory") : 0;
 }

@@ -157,18 +157,27 @@ int boot_place(struct machine *m, struct error *err)
 	return r < 0 ? error_prefix(err, r, "-kernel %s", b->kernel.path) : 0;
 }
 
+/* RAM that firmware's tables do not take; NULL: there is none. */
+static void *room_for(struct machine *m, u64 gpa, u64 size, const char *what, struct error *err)
+{
+	const struct boot *b = m->boot;
+	void *to = memory_ptr_write(m, gpa, size);
+
+	if (to && (gpa >= b->tables_end || gpa + size <= b->tables))
+		return to;
+	error_set(err, -ENOMEM, "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
+		  (unsigned long long)(size / KiB + !!(size % KiB)), (unsigned long long)gpa,
+		  (unsigned long long)(m->memory.ram_size / MiB));
+	return NULL;
+}
+
 int boot_copy(struct machine *m, u64 gpa, const void *bytes, u64 size, const char *what,
 	      struct error *err)
 {
-	struct boot *b = m->boot;
-	void *to = memory_ptr_write(m, gpa, size);
+	void *to = room_for(m, gpa, size, what, err);
 
-	if (!to || (gpa < b->tables_end && gpa + size > b->tables))
-		return error_set(err, -ENOMEM,
-				 "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
-				 (unsigned long long)(size / KiB + !!(size % KiB)),
-				 (unsigned long long)gpa,
-				 (unsigned long long)(m->memory.ram_size / MiB));
+	if (!to)
+		return -ENOMEM;
 	memcpy(to, bytes, size);
 	memory_wrote(m, gpa, size);
 	return 0;
@@ -176,15 +185,10 @@ int boot_copy(struct machine *m, u64 gpa, const void *bytes, u64 size, const cha
 
 int boot_clear(struct machine *m, u64 gpa, u64 size, const char *what, struct error *err)
 {
-	struct boot *b = m->boot;
-	void *to = memory_ptr_write(m, gpa, size);
+	void *to = room_for(m, gpa, size, what, err);
 
-	if (!to || (gpa < b->tables_end && gpa + size > b->tables))
-		return error_set(err, -ENOMEM,
-				 "%s, %llu KiB at 0x%llx, does not fit into -m %llu MiB", what,
-				 (unsigned long long)(size / KiB + !!(size % KiB)),
-				 (unsigned long long)gpa,
-				 (unsigned long long)(m->memory.ram_size / MiB));
+	if (!to)
+		return -ENOMEM;
 	memset(to, 0, size);
 	memory_wrote(m, gpa, size);
 	return 0;

@@ -186,8 +186,7 @@ out:
 	return result;
 }
 
-/* ---- a NIC and its network
- * ---------------------------------------------------------------------------- */
+/* ---- a NIC and its network ------------------------------------------------------------------ */
 
 int netdev_attach(struct machine *m, const char *id, struct net_front *front, struct error *err)
 {

@@ -1,16 +1,13 @@
 /*
- * User networking: -netdev user. libslirp plays a router, a DHCP and a DNS server and turns the
- *guest's connections into sockets of this process, so that a guest has the network without any
- *privilege.
+ * User networking: -netdev user. libslirp plays a router, a DHCP and a DNS server and turns the guest's connections into
+ * sockets of this process, so that a guest has the network without any privilege.
  *
- *	-netdev user,id=n0,hostfwd=tcp:127.0.0.1:2222-:22	the guest's port 22 is the host's
- *2222
+ *	-netdev user,id=n0,hostfwd=tcp:127.0.0.1:2222-:22	the guest's port 22 is the host's 2222
  *
- * The guest sees 10.0.2.2 (router, and the host's loopback), 10.0.2.3 (DNS) and gets 10.0.2.15
- *unless net= says otherwise.
+ * The guest sees 10.0.2.2 (router, and the host's loopback), 10.0.2.3 (DNS) and gets 10.0.2.15 unless net= says otherwise.
  *
- * libslirp names the descriptors it wants polled before each wait; they are kept in an epoll set of
- *its own, which the main loop watches as one descriptor.
+ * libslirp names the descriptors it wants polled before each wait; they are kept in an epoll set of its own, which the main
+ * loop watches as one descriptor.
  */
 #include "vmm/machine.h"
 #include "vmm/net/segment.h"
@@ -56,8 +53,7 @@ struct slirp_timer {
 	void *cookie; /* libslirp's */
 };
 
-/* ---- what libslirp calls
- * ------------------------------------------------------------------------------ */
+/* ---- what libslirp calls -------------------------------------------------------------------- */
 
 static void slirp_deliver(void *opaque, const u8 *frame, size_t bytes, const struct net_gso *gso)
 {
@@ -156,8 +152,7 @@ static const SlirpCb slirp_callbacks = {
 	.notify = slirp_cb_notify,
 };
 
-/* ---- polling
- * ------------------------------------------------------------------------------------------ */
+/* ---- polling -------------------------------------------------------------------------------- */
 
 /* libslirp's conditions are poll's, which are epoll's. */
 static short poll_events(int events)
@@ -271,8 +266,7 @@ static void slirp_net_send(struct netdev *n, const u8 *frame, size_t bytes)
 	loop_renew(&s->netdev.machine->loop);
 }
 
-/* ---- options
- * ------------------------------------------------------------------------------------------ */
+/* ---- options -------------------------------------------------------------------------------- */
 
 static int get_ipv4(struct opts *o, const char *key, struct in_addr *address, struct error *err)
 {
@@ -532,11 +526,8 @@ static int slirp_net_open(struct netdev *n, struct opts *o, struct error *err)
 
 static const struct netdev_class slirp_class = {
 	.name = "user",
-	.help = "[,net=10.0.2.0/"
-		"24][,host=ADDRESS][,dns=ADDRESS][,dhcpstart=ADDRESS][,hostname=NAME]\n"
-		"    "
-		"[,hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict=on][,ipv4=off][,ipv6="
-		"on][,ipv6-net=fec0::/64]\n"
+	.help = "[,net=10.0.2.0/24][,host=ADDRESS][,dns=ADDRESS][,dhcpstart=ADDRESS][,hostname=NAME]\n"
+		"    [,hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict=on][,ipv4=off][,ipv6=on][,ipv6-net=fec0::/64]\n"
 		"    [,dnssearch=DOMAIN][,domainname=DOMAIN][,tftp=DIRECTORY][,bootfile=FILE]",
 	.size = sizeof(struct slirp_net),
 	.open = slirp_net_open,

@@ -60,8 +60,7 @@ static void pages_release(void *host, size_t bytes)
 		madvise(host, bytes, MADV_DONTNEED);
 }
 
-/* ---- inflating and deflating
- * -------------------------------------------------------------------------- */
+/* ---- inflating and deflating ---------------------------------------------------------------- */
 
 static void balloon_inflate(struct virtio_balloon *b, const struct virtq_elem *elem)
 {
@@ -112,8 +111,7 @@ static void balloon_report(struct virtio_balloon *b, const struct virtq_elem *el
 	}
 }
 
-/* ---- statistics
- * --------------------------------------------------------------------------------------- */
+/* ---- statistics ----------------------------------------------------------------------------- */
 
 static void stats_receive(struct virtio_balloon *b)
 {
@@ -171,8 +169,7 @@ static void stats_queue(struct virtio_balloon *b, struct virtq *vq)
 	virtq_signal(vq);
 }
 
-/* ---- the device
- * --------------------------------------------------------------------------------------- */
+/* ---- the device ----------------------------------------------------------------------------- */
 
 static void balloon_queue(struct virtio_device *vdev, struct virtq *vq)
 {

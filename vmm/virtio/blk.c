@@ -49,8 +49,7 @@ struct virtio_blk_req {
 	bool flushing; /* a write that is followed by a flush of its own */
 };
 
-/* ---- requests
- * ----------------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------- */
 
 static struct virtio_blk_req *req_get(struct virtio_blk *b, struct virtq *vq)
 {
@@ -268,8 +267,7 @@ static void blk_queue(struct virtio_device *vdev, struct virtq *vq)
 	blk_signal(b);
 }
 
-/* ---- the device
- * --------------------------------------------------------------------------------------- */
+/* ---- the device ----------------------------------------------------------------------------- */
 
 static void blk_set_writethrough(struct virtio_blk *b)
 {

@@ -78,8 +78,7 @@ static size_t net_header_size(const struct virtio_net *n)
 		       : HDR_LEGACY;
 }
 
-/* ---- receiving
- * ---------------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------ */
 
 static bool mac_listed(u8 (*table)[ETH_ALEN], unsigned count, const u8 *mac)
 {
@@ -222,8 +221,7 @@ static void net_set_offloads(struct virtio_net *n, u64 offloads)
 		n->front.gso_types |= NET_GSO_TCP6;
 }
 
-/* ---- sending
- * ------------------------------------------------------------------------------------------ */
+/* ---- sending -------------------------------------------------------------------------------- */
 
 /* Whether a frame is complete, or could be made so by what was agreed upon (§5.1.6.2). */
 static bool net_complete(struct virtio_net *n, const struct virtio_net_hdr *header, size_t bytes)
@@ -315,8 +313,7 @@ static void net_transmit_more(struct loop_bh *bh)
 	virtio_queue_notify(&n->v.vdev, NET_TX);
 }
 
-/* ---- control
- * ------------------------------------------------------------------------------------------ */
+/* ---- control -------------------------------------------------------------------------------- */
 
 /* What stands behind the two bytes of class and command. */
 struct net_command {
@@ -469,8 +466,7 @@ static void net_control(struct virtio_net *n, struct virtq *vq)
 	virtq_signal(vq);
 }
 
-/* ---- the device
- * --------------------------------------------------------------------------------------- */
+/* ---- the device ----------------------------------------------------------------------------- */
 
 static void net_queue(struct virtio_device *vdev, struct virtq *vq)
 {

@@ -47,8 +47,7 @@ static const struct {
 	{ VIRTIO_ID_CONSOLE, 0x1003 }, { VIRTIO_ID_RNG, 0x1005 },
 };
 
-/* ---- interrupts
- * --------------------------------------------------------------------------------------- */
+/* ---- interrupts ----------------------------------------------------------------------------- */
 
 static void virtio_pci_interrupt(struct virtio_pci *v, u16 vector, u8 isr)
 {
@@ -100,8 +99,7 @@ static u16 valid_vector(struct virtio_pci *v, u16 vector)
 	return vector < v->vectors ? vector : NO_VECTOR;
 }
 
-/* ---- doorbells
- * ---------------------------------------------------------------------------------------- */
+/* ---- doorbells ------------------------------------------------------------------------------ */
 
 static void doorbell_ready(struct loop_fd *event, u32 events)
 {
@@ -196,8 +194,7 @@ static struct virtq *selected_queue(struct virtio_pci *v)
 	return v->queue_select < v->vdev.queues ? &v->vdev.vq[v->queue_select] : NULL;
 }
 
-/* ---- the legacy interface
- * ----------------------------------------------------------------------------- */
+/* ---- the legacy interface ------------------------------------------------------------------- */
 
 static unsigned legacy_config_offset(struct virtio_pci *v)
 {
@@ -264,8 +261,7 @@ static const struct io_ops legacy_ops = { .read = legacy_read,
 					  .write = legacy_write,
 					  .max_size = 4 };
 
-/* ---- the modern interface
- * ----------------------------------------------------------------------------- */
+/* ---- the modern interface ------------------------------------------------------------------- */
 
 static u64 common_read(struct virtio_pci *v, u64 offset, unsigned size)
 {
@@ -393,8 +389,7 @@ static const struct io_ops modern_ops = { .read = modern_read,
 					  .write = modern_write,
 					  .max_size = 4 };
 
-/* ---- configuration space
- * ------------------------------------------------------------------------------ */
+/* ---- configuration space -------------------------------------------------------------------- */
 
 static void modern_cap(struct virtio_pci *v, u8 type, u32 offset, u32 length, u8 size)
 {
@@ -485,8 +480,7 @@ static const struct pci_ops virtio_pci_ops = {
 	.bar_mapped = virtio_pci_bar_mapped,
 };
 
-/* ---- making and unmaking
- * ------------------------------------------------------------------------------ */
+/* ---- making and unmaking -------------------------------------------------------------------- */
 
 static u16 transitional_id(u16 id)
 {

@@ -50,8 +50,7 @@ static bool port_guest_open(const struct serial_port *port)
 	return serial_multiport(port->serial) ? port->guest_open : !port->nr;
 }
 
-/* ---- control
- * ------------------------------------------------------------------------------------------ */
+/* ---- control -------------------------------------------------------------------------------- */
 
 /* Sends what waits, as far as there are buffers. */
 static void ctl_flush(struct virtio_serial *s)
@@ -193,8 +192,7 @@ static void ctl_queue(struct virtio_serial *s, struct virtq *vq)
 	virtq_signal(vq);
 }
 
-/* ---- data to the guest
- * -------------------------------------------------------------------------------- */
+/* ---- data to the guest ---------------------------------------------------------------------- */
 
 static void port_input(struct serial_port *port)
 {
@@ -237,8 +235,7 @@ void serial_port_receive(struct chardev_front *front, const u8 *bytes, size_t co
 	port_input(port);
 }
 
-/* ---- data to the host
- * --------------------------------------------------------------------------------- */
+/* ---- data to the host ----------------------------------------------------------------------- */
 
 /* Writes what is left of port->out. False: the chardev takes no more for now. */
 static bool port_output(struct serial_port *port)
@@ -296,8 +293,7 @@ void serial_port_writable(struct chardev_front *front)
 		port_drain(port);
 }
 
-/* ---- the device
- * --------------------------------------------------------------------------------------- */
+/* ---- the device ----------------------------------------------------------------------------- */
 
 static void serial_discard(struct virtio_serial *s, struct virtq *vq)
 {

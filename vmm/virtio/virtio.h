@@ -128,8 +128,7 @@ struct virtq_elem {
 	struct virtq_range *range; /* of the in_num */
 };
 
-/* ---- devices
- * ------------------------------------------------------------------------------------------ */
+/* ---- devices -------------------------------------------------------------------------------- */
 
 /** Before the transport is set up. @queues: how many, each virtio_queue_init() afterwards. */
 void virtio_init(struct virtio_device *vdev, const struct virtio_type *type, struct machine *m,
@@ -171,8 +170,7 @@ void virtio_queue_enable(struct virtq *vq);
 /** The legacy interface's one number a queue (§4.1.5.1.3.1); 0 disables. */
 void virtio_queue_set_pfn(struct virtq *vq, u32 pfn);
 
-/* ---- queues
- * ------------------------------------------------------------------------------------------- */
+/* ---- queues --------------------------------------------------------------------------------- */
 
 /** Room for a buffer of VIRTQ_SEGMENTS_MAX segments. */
 void virtq_elem_init(struct virtq_elem *elem);

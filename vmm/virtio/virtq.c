@@ -79,8 +79,7 @@ void virtio_queue_set_pfn(struct virtq *vq, u32 pfn)
 	virtio_queue_enable(vq);
 }
 
-/* ---- buffers
- * ------------------------------------------------------------------------------------------ */
+/* ---- buffers -------------------------------------------------------------------------------- */
 
 void virtq_elem_init(struct virtq_elem *elem)
 {
@@ -269,8 +268,7 @@ bool virtq_notify_on(struct virtq *vq)
 	return virtq_has_more(vq);
 }
 
-/* ---- segments
- * ----------------------------------------------------------------------------------------- */
+/* ---- segments ------------------------------------------------------------------------------- */
 
 static size_t iov_copy(const struct iovec *iov, unsigned num, size_t offset, void *buf,
 		       const void *from, size_t bytes)
