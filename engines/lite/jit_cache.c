@@ -233,7 +233,7 @@ bool jit_room(struct lite_vm *lvm, u8 **hot, u8 **cold)
 
 	*hot = jit->room.rw + jit->used;
 	*cold = jit->room.rw + half(jit) + jit->cold_used;
-	return jit->used + LITE_JIT_BLOCK_MAX <= half(jit) && jit->cold_used + LITE_JIT_BLOCK_MAX <= half(jit) && jit->nr_blocks < jit->max_blocks;
+	return jit->used + LITE_JIT_BLOCK_MAX + JIT_LINE <= half(jit) && jit->cold_used + LITE_JIT_BLOCK_MAX <= half(jit) && jit->nr_blocks < jit->max_blocks;
 }
 
 bool lite_jit_contains(const struct lite_vm *lvm, u64 pc)
@@ -252,7 +252,7 @@ void jit_commit(struct lite_vm *lvm, struct lite_jit_code *code)
 {
 	struct lite_jit *jit = lvm->jit;
 
-	set_used(lvm, ROUND_UP(jit->used + code->size, 8UL), jit->cold_used + code->cold_size);
+	set_used(lvm, ROUND_UP((size_t)(code->hot - jit->room.rx) + code->size, 8UL), jit->cold_used + code->cold_size);
 	jit->by_place[jit->nr_blocks] = code;
 	__atomic_store_n(&jit->nr_blocks, jit->nr_blocks + 1, __ATOMIC_RELEASE);
 }

@@ -432,7 +432,7 @@ struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_
 		if (!b)
 			return NULL;
 	}
-	for (bool again = false;; again = true) {
+	for (bool again = false, placed = false;;) {
 		memset(b, 0, offsetof(struct jit_block, insns));
 		b->c = c;
 		b->lvm = lvm;
@@ -452,8 +452,15 @@ struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_
 		b->delta = b->first_delta = JIT_SLOT_NONE;
 		memcpy(b->guess, c->vcpu.x86.gpr, sizeof(b->guess));
 		translate(b, off, &made);
-		if (!b->imm_failed)
+		if (b->imm_failed) {
+			again = true;
+		} else if (b->loop && !placed && ((uintptr_t)b->loop & (JIT_LINE - 1))) {
+			/* Only what is emitted tells where the loop begins */
+			made.hot += -(uintptr_t)b->loop & (JIT_LINE - 1);
+			placed = true;
+		} else {
 			break;
+		}
 	}
 	if (b->e.full || !verified(b, &made))
 		return NULL;

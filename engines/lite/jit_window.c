@@ -393,15 +393,14 @@ static bool jumps_to(const struct jit_block *b, const struct jit_insn *j, unsign
 	       j->off + j->insn.len + (s64)j->insn.imm == off;
 }
 
-/* Whether the block jumps to its beginning. */
-static bool is_loop(const struct jit_block *b)
+/* How many of the block's instructions are in a loop: up to the last jump to its beginning. 0: there is none. */
+static unsigned in_loop(const struct jit_block *b)
 {
-	if (b->lvm->no_links)
-		return false;
-	for (unsigned i = 0; i < b->n; i++)
-		if (b->insns[i].insn.len && jumps_to(b, &b->insns[i], b->insns[0].off))
-			return true;
-	return false;
+	unsigned n = b->lvm->no_links ? 0 : b->n;
+
+	while (n && !(b->insns[n - 1].insn.len && jumps_to(b, &b->insns[n - 1], b->insns[0].off)))
+		n--;
+	return n;
 }
 
 /* An access of the block, @disp from what the registers of @key were when it began. */
@@ -421,17 +420,17 @@ static void wanted(struct jit_block *b, const struct jit_key *key, s64 disp, uns
 void jit_window_begin(struct jit_block *b)
 {
 	static const struct jit_key stack = { REG_SP, INSN_REG_NONE, 0, 0 };
-	bool known[16], loop = is_loop(b);
+	unsigned size, loop = in_loop(b);
+	bool known[16];
 	s64 moved[16] = { 0 }, disp, change;
 	u32 below[16] = { 0 };
 	struct jit_key key;
-	unsigned size;
 
 	if (b->no_groups || b->insns[0].live)
 		return;
 	memset(known, true, sizeof(known));
 	b->cur = &b->insns[0];
-	for (unsigned i = 0; i < b->n && b->insns[i].insn.len; i++) {
+	for (unsigned i = 0; i < (loop ? loop : b->n) && b->insns[i].insn.len; i++) {
 		const struct jit_insn *j = &b->insns[i];
 		const struct insn *insn = &j->insn;
 
@@ -449,7 +448,7 @@ void jit_window_begin(struct jit_block *b)
 			wanted(b, &stack, moved[REG_SP] - 8, 8);
 		if (known[REG_SP] && (insn->mnemonic == MN_POP || insn->mnemonic == MN_RET_NEAR))
 			wanted(b, &stack, moved[REG_SP], 8);
-		/* What comes behind a branch may never come, and not in this slot. */
+		/* What comes behind a branch, or a loop, may never come, and not in this slot. */
 		if (jit_ends(insn) || (insn->mnemonic == MN_JCC && !loop))
 			break;
 		for (unsigned r = 0; r < 16; r++) {

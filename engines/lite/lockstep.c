@@ -5,7 +5,8 @@
  * and the host's.
  *
  * Neither goes into what cannot be done twice: devices, code pages, faults, instructions that the translator leaves to the emulator.
- * Those end the comparison and are then done once. All vCPUs take turns, or their stores would look like differences.
+ * Those end the comparison and are then done once. All vCPUs take turns, or their stores would look like differences. The client's devices take
+ * none: where the two differ and something that the emulator read is no more what it was, that is why, and the translation's result holds.
  */
 #include "engines/lite/jit.h"
 #include "engines/lite/log.h"
@@ -14,6 +15,7 @@
 #include "core/x86/fpu.h"
 
 #define MAX_WRITES 512
+#define MAX_READS  256 /* what else is read is taken to have stayed */
 #define NEW_RUNS   32
 
 struct write {
@@ -21,6 +23,12 @@ struct write {
 	u8 len;
 	u8 at; /* index of the boundary before it */
 	u8 old[16], new[16];
+};
+
+struct read {
+	const u8 *host;
+	u8 len;
+	u8 value[64];
 };
 
 struct boundary {
@@ -33,7 +41,8 @@ struct boundary {
 struct checks {
 	struct boundary boundary[JIT_MAX_INSNS + 1];
 	struct write writes[MAX_WRITES];
-	unsigned n, nwrites;
+	struct read reads[MAX_READS];
+	unsigned n, nwrites, nreads;
 	bool stop; /* what follows cannot be done twice */
 	bool loose; /* and it is a store that may have changed vector state when it faults, see lite_store_fault() */
 	u8 xsave[16384], xsave_after[16384];
@@ -53,6 +62,7 @@ static enum x86_result stop(struct lite_vcpu *c)
 static enum x86_result check_read(struct emul *e, u64 la, void *buf, unsigned len, unsigned acc)
 {
 	struct lite_vcpu *c = emul_lite(e);
+	struct checks *k = c->jit.checks;
 	struct lite_place place;
 	enum x86_result r;
 
@@ -61,7 +71,15 @@ static enum x86_result check_read(struct emul *e, u64 la, void *buf, unsigned le
 		if (r != X86_CONTINUE || !place.host)
 			return stop(c);
 	}
-	return lite_read(e, la, buf, len, acc);
+	r = lite_read(e, la, buf, len, acc);
+	if (r == X86_CONTINUE && k->nreads < MAX_READS && (la & 0xfff) + len <= 4096 && len <= sizeof(k->reads[0].value)) {
+		struct read *read = &k->reads[k->nreads++];
+
+		read->host = place.host;
+		read->len = len;
+		memcpy(read->value, buf, len);
+	}
+	return r;
 }
 
 /* Notes what is at [@la, @la + @len) and will be overwritten. */
@@ -212,6 +230,23 @@ static const struct write *other_bytes(const struct checks *k)
 	return NULL;
 }
 
+/* Whether what was only read is another now: neither the emulator nor, if it is right, the translation wrote there. */
+static bool others_wrote(const struct checks *k)
+{
+	u8 now[64];
+
+	for (unsigned i = 0; i < k->nreads; i++) {
+		const struct read *r = &k->reads[i];
+		bool own = false;
+
+		for (unsigned n = 0; n < k->nwrites; n++)
+			own |= r->host < k->writes[n].host + k->writes[n].len && k->writes[n].host < r->host + r->len;
+		if (!own && !host_copy_from_client(now, (u64)r->host, r->len) && memcmp(now, r->value, r->len))
+			return true;
+	}
+	return false;
+}
+
 static bool same_vectors(const u8 *a, const u8 *b, size_t size)
 {
 	/* Not what x87 keeps of its last instruction (FOP, FIP, FDP). */
@@ -264,6 +299,40 @@ static void report(struct lite_vcpu *c, const struct checks *k, const struct lit
 	lite_log_code(code->cold, code->cold_size, (u64)(uintptr_t)code->cold, MODE_64);
 }
 
+/* Of the state that checks.xsave has. */
+static size_t vector_bytes(const struct lite_vcpu *c)
+{
+	return MIN(sizeof(((struct checks *)0)->xsave), (size_t)c->vcpu.xsave_size);
+}
+
+/*
+ * What is another after the translation, which stopped as @got, than at the emulator's boundary there, *@want; NULL: nothing. *@w is
+ * set where it is memory.
+ */
+static const char *difference(struct lite_vcpu *c, const struct checks *k, const struct lite_jit_code *code, const struct boundary *got,
+			      const struct boundary **want, const struct write **w)
+{
+	const struct boundary *last = &k->boundary[k->n - 1], *b = NULL;
+
+	/* A loop's head may stand at both ends. */
+	for (unsigned i = 0; i < k->n; i++)
+		if (k->boundary[i].rip == got->rip && (!b || !memcmp(k->boundary[i].gpr, got->gpr, sizeof(got->gpr))))
+			b = &k->boundary[i];
+	*want = b ? b : last;
+	if (!b)
+		return "ways";
+	if (memcmp(b->gpr, got->gpr, sizeof(got->gpr)))
+		return "registers";
+	if ((b->rflags ^ got->rflags) & live_flags(k, code, b - k->boundary))
+		return "flags";
+	if (b != last)
+		return NULL;
+	*w = other_bytes(k);
+	if (*w)
+		return "bytes in memory";
+	return code->vectors && !k->loose && !same_vectors(k->xsave_after, (u8 *)c->vcpu.xsave, vector_bytes(c)) ? "vector registers" : NULL;
+}
+
 /* One block: the budget makes it come back at its end. */
 static void enter(struct lite_vcpu *c, const struct lite_block *block)
 {
@@ -280,10 +349,10 @@ bool lite_lockstep_run(struct lite_vcpu *c)
 {
 	struct checks *k = c->jit.checks;
 	u64 va = (c->vcpu.x86.rip + c->cs_base) & c->rip_mask, blocks;
-	const struct boundary *want = NULL;
-	const char *what = NULL;
+	const struct boundary *want;
 	const struct write *w = NULL;
 	struct boundary got;
+	const char *what;
 	struct lite_block *block;
 	size_t size;
 	enum x86_result r;
@@ -316,9 +385,9 @@ bool lite_lockstep_run(struct lite_vcpu *c)
 	block->jit->runs++;
 	c->count.lockstep++;
 	vectors = block->jit->vectors;
-	k->n = k->nwrites = 0;
+	k->n = k->nwrites = k->nreads = 0;
 	k->stop = k->loose = false;
-	size = MIN(sizeof(k->xsave), (size_t)c->vcpu.xsave_size);
+	size = vector_bytes(c);
 	if (vectors) {
 		lite_fpu_save(c);
 		memcpy(k->xsave, c->vcpu.xsave, size);
@@ -350,25 +419,10 @@ bool lite_lockstep_run(struct lite_vcpu *c)
 		put_back(c, &k->boundary[0]);
 		goto interpreter;
 	}
-	/* A loop's head may stand at both ends. */
-	for (unsigned i = 0; i < k->n; i++)
-		if (k->boundary[i].rip == got.rip && (!want || !memcmp(k->boundary[i].gpr, got.gpr, sizeof(got.gpr))))
-			want = &k->boundary[i];
-	if (!want) {
-		want = &k->boundary[k->n - 1];
-		what = "ways";
-	} else if (memcmp(want->gpr, got.gpr, sizeof(got.gpr))) {
-		what = "registers";
-	} else if ((want->rflags ^ got.rflags) & live_flags(k, block->jit, want - k->boundary)) {
-		what = "flags";
-	} else if (want == &k->boundary[k->n - 1]) {
-		w = other_bytes(k);
-		if (w)
-			what = "bytes in memory";
-		else if (vectors && !k->loose && !same_vectors(k->xsave_after, (u8 *)c->vcpu.xsave, size))
-			what = "vector registers";
-	}
-	if (what) {
+	what = difference(c, k, block->jit, &got, &want, &w);
+	if (what && others_wrote(k)) {
+		lite_log("lockstep: memory changed under a block, whose comparison says nothing\n");
+	} else if (what) {
 		report(c, k, block, want, &got, what, w);
 		c->jit.differs = true;
 	}

@@ -446,7 +446,7 @@ static bool is_sha(u16 mnemonic)
 	return mnemonic >= MN_SHA1MSG1 && mnemonic <= MN_SHA256RNDS2;
 }
 
-static bool has[MN_COUNT][5]; /* in this vector length, in units of 16 bytes, the processor did not say #UD once */
+static bool has[MN_COUNT][5][2]; /* in this vector length, in units of 16 bytes, by EVEX or not, the processor did not say #UD once */
 
 enum outcome { SAME, SKIPPED, UNDEFINED, DIFFERENT };
 
@@ -485,7 +485,7 @@ static enum outcome run_case(const struct subject *sub, const struct case_ *t, e
 	if (simd)
 		__asm__ volatile("fninit\n ldmxcsr %0\n vzeroupper" : : "m"((const u32){ 0x1f80 }));
 	n.regs.rflags &= ~RFLAGS_RF;
-	has[sub->mnemonic][t->insn.vl / 16] |= n.vector != VEC_UD;
+	has[sub->mnemonic][t->insn.vl / 16][t->insn.encoding == INSN_ENC_EVEX] |= n.vector != VEC_UD;
 
 	ignore = n.vector < 0 ? t->tainted : RFLAGS_ARITH; /* of a fault behind the subject nothing is known of the taint */
 	/* A fault's handler sees flags that the instruction would have overwritten, or not: the translator may have used them (jit_translate.c). */
@@ -503,7 +503,7 @@ static enum outcome run_case(const struct subject *sub, const struct case_ *t, e
 			return SAME;
 		}
 		/* Which of the two an instruction that the processor does not have, in that length, would raise first is nobody's question. */
-		if (n.vector == VEC_UD && !has[sub->mnemonic][t->insn.vl / 16] && (g.n.vector == VEC_PF || g.n.vector == VEC_GP)) {
+		if (n.vector == VEC_UD && !has[sub->mnemonic][t->insn.vl / 16][t->insn.encoding == INSN_ENC_EVEX] && (g.n.vector == VEC_PF || g.n.vector == VEC_GP)) {
 			copy_scratch();
 			return UNDEFINED;
 		}

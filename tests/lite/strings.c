@@ -4,17 +4,12 @@
  * took away. Linear pages are aliases of few physical ones; addresses are around page ends and around 4 GiB, 2^47 and 2^64.
  * The argument, or TRINE_LONG, sets how many states each case gets.
  */
-#include <linux/kvm.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "core/x86/cpuid.h"
 #include "core/x86/msr.h"
-#include "engines/lite/system.h"
-#include "hosts/user/file.h"
-#include "hosts/user/signals.h"
+#include "tests/lite/fast.h"
 #include "tests/random.h"
-#include "tests/tap.h"
 
 /* Guest-physical pages. */
 enum { PML4 = 1, PDPT, PD, PT, PD_TOP, PT_TOP, DATA, DATA_END = DATA + 10, CODE = DATA_END, PAGES, GONE = PAGES };
@@ -23,8 +18,7 @@ enum { PML4 = 1, PDPT, PD, PT, PD_TOP, PT_TOP, DATA, DATA_END = DATA + 10, CODE 
 #define MEMORY	   (PAGES * 4096UL)
 #define WINDOW	   16U /* mapped pages at the bottom, and again below 4 GiB and 2^64 */
 
-static struct lite_vcpu *c;
-static u8 *memory, saved[MEMORY], after_fast[MEMORY];
+static u8 saved[MEMORY], after_fast[MEMORY];
 static struct emul_ops ops;
 static u64 elements_left;
 
@@ -33,17 +27,6 @@ static u8 kinds[2][WINDOW];
 
 /* ---- the machine ------------------------------------------------------------------------------------------------ */
 
-static int capture(struct vcpu *vcpu)
-{
-	c = to_lite(vcpu);
-	return lite_engine.vcpu_init(vcpu);
-}
-
-static void put64(u64 at, u64 v)
-{
-	memcpy(memory + at, &v, 8);
-}
-
 static bool counted(struct emul *e)
 {
 	return !--elements_left;
@@ -51,29 +34,8 @@ static bool counted(struct emul *e)
 
 static bool machine(void)
 {
-	static struct engine_ops engine;
-	struct kvm_userspace_memory_region region = { .memory_size = MEMORY + 4096 };
-	static struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[256];
-	} cpuid = { .head.nent = 256 };
-	long vm, cpu;
-
-	engine = lite_engine;
-	engine.vcpu_init = capture;
-	host_thread_prepare();
-	memory = mmap(NULL, MEMORY + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED || core_init(&engine) || mprotect(memory + MEMORY, 4096, PROT_NONE))
+	if (!fast_machine(MEMORY, MEMORY + 4096))
 		return false;
-	region.userspace_addr = (uintptr_t)memory;
-	vm = core_system_ioctl(KVM_CREATE_VM, 0);
-	if (vm < 0 || host_file_ioctl(vm, KVM_CREATE_IRQCHIP, 0) || host_file_ioctl(vm, KVM_SET_USER_MEMORY_REGION, (u64)(uintptr_t)&region))
-		return false;
-	cpu = host_file_ioctl(vm, KVM_CREATE_VCPU, 0);
-	if (cpu < 0 || core_system_ioctl(KVM_GET_SUPPORTED_CPUID, (u64)(uintptr_t)&cpuid) ||
-	    host_file_ioctl(cpu, KVM_SET_CPUID2, (u64)(uintptr_t)&cpuid))
-		return false;
-	vcpu_srcu_lock(&c->vcpu);
 	ops = lite_emul_ops;
 	ops.element_done = counted;
 	c->vcpu.emul.ops = &ops;
@@ -271,16 +233,6 @@ static bool encode(struct insn *in, u8 opcode, bool wide)
 		bytes[n++] = 0x40 | below(16);
 	bytes[n++] = opcode | below(2);
 	return insn_decode(in, bytes, sizeof(bytes), wide ? MODE_64 : MODE_32) == INSN_OK;
-}
-
-static bool report;
-static bool same64(const char *what, u64 fast, u64 emul)
-{
-	if (fast == emul)
-		return true;
-	if (report)
-		tap_diag("%s: fast %#llx, emulated %#llx", what, (unsigned long long)fast, (unsigned long long)emul);
-	return false;
 }
 
 static bool same(const struct x86_state *x, const struct x86_state *y)
