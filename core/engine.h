@@ -110,6 +110,16 @@ enum tlb_scope {
 	/* In the next vcpu_run(), the processor delivers the LAPIC's interrupts by itself as the guest comes to take them (core/x86/irqchip: \
 	 * lapic_virtual_state()), and inject() is given none of these: if @on, and if it can (the result). Before each vcpu_run(). */ \
 	X(bool, virtual_interrupts, (struct vcpu * vcpu, bool on)) \
+	/* Any thread: a bit was set in the IRR of the LAPIC's page. True: the vCPU finds it by itself, or its processor was told; false: it has to be \
+	 * kicked. With this op the IRR is written by whoever has an interrupt, not by the vCPU's thread alone: see lapic_page(). */ \
+	X(bool, interrupt_arrived, (struct vcpu * vcpu)) \
+	/* What others find the LAPIC by is another: ID, LDR, DFR, mode, enabled or not. Before the vCPU runs guest code again. */ \
+	X(void, lapic_changed, (struct vcpu * vcpu)) \
+	/* The vCPU begins to wait for something to happen, or has ended: in between nothing may count on its running. */ \
+	X(void, vcpu_waits, (struct vcpu * vcpu, bool waits)) \
+	/* Whether the engine sees to the LAPIC's timer while the vCPU does not wait: vcpu_run() returns when lapic_timer_left() is 0, and has called \
+	 * lapic_timer_ended(). */ \
+	X(bool, keeps_timer, (struct vcpu * vcpu)) \
 	/* Any thread, vm->slots_lock held: the writes that the hardware has noted are marked (dirty_mark()) when it returns. */ \
 	X(void, slot_dirty_sync, (struct vm * vm)) \
 	/* TSC scaling: guest TSC = host TSC * ratio; 0 or -EINVAL. */ \

@@ -231,6 +231,7 @@ int stats_vm_init(struct vm *vm)
 	int error = build(&vm->stats_area, add_vm, vm, (void **)&vm->stats);
 	u32 khz = host_tsc_khz();
 
+	vm->ticks_tsc = khz;
 	vm->tick_ns = khz ? (1000000ULL << 32) / khz : 1ULL << 32;
 	if (!error)
 		host_snprintf(id_of(&vm->stats_area), NAME_SIZE, "kvm-%u", vm->pid);

@@ -16,7 +16,7 @@ long stats_open(struct vm *vm, struct host_shared *area);
 /** The clock of statistics, in ticks of its own: the TSC where that serves. */
 static inline u64 stats_now(const struct vm *vm)
 {
-	return likely(vm->tick_ns != 1ULL << 32) ? host_rdtsc() : host_now_ns();
+	return likely(vm->ticks_tsc) ? host_rdtsc() : host_now_ns();
 }
 /** What @vcpu did since the last call was @what. Its own thread. */
 static inline void stats_spent(struct vcpu *vcpu, enum vcpu_time what)

@@ -13,6 +13,7 @@
 
 /* Spinning before a sleep pays when the wake-up comes soon: it starts small, doubles while that holds, and ends when not. */
 #define HALT_POLL_START_NS 5000
+#define HALT_POLL_LOOKS	   16 /* before the host is asked again */
 
 #define RUN_PAGES 2 /* kvm_run, PIO data */
 
@@ -96,6 +97,7 @@ static void sched_in(struct host_sched *sched, unsigned cpu)
 {
 	struct vcpu *vcpu = container_of(sched, struct vcpu, sched);
 
+	x86_vcpu_load(vcpu);
 	if (vcpu->vm->engine->vcpu_load)
 		vcpu->vm->engine->vcpu_load(vcpu, cpu);
 }
@@ -179,18 +181,18 @@ static bool wait_ready(struct host_wait *wait)
 /* True when the wait ended while spinning. */
 static bool poll_first(struct vcpu *vcpu, u64 start)
 {
-	unsigned i = 0;
-
 	if (!vcpu->halt_poll_ns)
 		return sleep_over(vcpu);
 	vcpu->stats->halt_attempted_poll++;
 	do {
-		if (sleep_over(vcpu) || host_signal_pending()) {
-			vcpu->stats->halt_successful_poll++;
-			return true;
+		for (unsigned i = 0; i < HALT_POLL_LOOKS; i++) {
+			if (sleep_over(vcpu) || host_signal_pending()) {
+				vcpu->stats->halt_successful_poll++;
+				return true;
+			}
+			host_cpu_relax();
 		}
-		host_cpu_relax();
-	} while (host_may_spin() && (++i % 16 || host_now_ns() - start < vcpu->halt_poll_ns));
+	} while (host_may_spin() && host_now_ns() - start < vcpu->halt_poll_ns);
 	return false;
 }
 
@@ -218,6 +220,8 @@ int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu))
 	stats_sync(vcpu);
 	vcpu->sleep_ready = ready;
 	vcpu_srcu_unlock(vcpu);
+	if (vcpu->vm->engine->vcpu_waits)
+		vcpu->vm->engine->vcpu_waits(vcpu, true);
 	/* From here on kicks wake; what happened before is seen by sleep_over(). */
 	__atomic_store_n(&vcpu->place, VCPU_SLEEPING, __ATOMIC_SEQ_CST);
 	waited = !poll_first(vcpu, start);
@@ -229,6 +233,8 @@ int vcpu_sleep(struct vcpu *vcpu, bool (*ready)(struct vcpu *vcpu))
 	}
 	host_event_vcpu_wakeup(host_now_ns() - start, waited, !error);
 	__atomic_store_n(&vcpu->place, VCPU_IN_CORE, __ATOMIC_SEQ_CST);
+	if (vcpu->vm->engine->vcpu_waits)
+		vcpu->vm->engine->vcpu_waits(vcpu, false);
 	vcpu_srcu_lock(vcpu);
 	stats_spent(vcpu, TIME_HALT);
 	return error;
@@ -298,7 +304,8 @@ static long handle(struct host_file *file, unsigned cmd, u64 arg, void *data)
 	bool masked;
 	long r;
 
-	host_mutex_lock(&vcpu->mutex);
+	if (host_mutex_lock_killable(&vcpu->mutex))
+		return -EINTR;
 	if (unlikely(__atomic_load_n(&vcpu->vm->dead, __ATOMIC_ACQUIRE))) {
 		host_mutex_unlock(&vcpu->mutex);
 		return -EIO;

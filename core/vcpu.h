@@ -193,11 +193,12 @@ struct vcpu {
 	u64 debugctl, last_branch[4]; /* REGS_MSR; DEBUGCTL.LBR alone, 0 without engine->records_branches; FROM, TO, those of the last exception */
 	u64 mcg_status, mcg_cap, mcg_ctl, mce_banks[32 * 4], platform_info, misc_features;
 	u64 tsc_offset, tsc_adjust, tsc_deadline;
+	u64 host_tsc_offset; /* what an engine gives to the processor: tsc_offset, and what the host's TSC lost while the machine slept */
 	u32 tsc_khz;
 	u64 tsc_ratio;	/* 32.32 fixed point guest/host, 1 << 32 when equal */
 	/* Paravirtual (SDM has none: the KVM API document, x86 MSRs) */
 	u64 kvmclock_msr, wall_clock_msr, steal_msr, async_pf_msr, async_pf_int_msr, pv_eoi_msr, poll_control;
-	u64 steal_last_ns, steal_checked_ns; /* (v) run delay accounted for; when it was last looked at */
+	u64 steal_last_ns; /* (v) run delay accounted for */
 	u32 clock_version;	/* of the kvmclock page, even */
 	bool clock_guest_stopped;	/* KVM_KVMCLOCK_CTRL: tell the guest at the next update */
 
@@ -309,6 +310,8 @@ static inline unsigned vcpu_as_id(const struct vcpu *vcpu)
 /* vcpu_ioctl.c */
 int x86_vcpu_init(struct vcpu *vcpu);
 void x86_vcpu_destroy(struct vcpu *vcpu);
+/** @vcpu comes to a CPU. */
+void x86_vcpu_load(struct vcpu *vcpu);
 /** @data: core's copy of the fixed-size structure at the client's @arg, see core/ioctl.h; NULL for commands without one. */
 long x86_vcpu_ioctl(struct vcpu *vcpu, unsigned cmd, u64 arg, void *data);
 /** Power-up (@init false) or INIT state, SDM 3A table 9-1. */
@@ -352,8 +355,8 @@ u64 vm_kvmclock_ns(struct vm *vm);
 void vcpu_clock_update(struct vcpu *vcpu);
 /** The guest (or the client) gave the page of MSR_KVM_STEAL_TIME: time is counted from here on. */
 void vcpu_steal_begin(struct vcpu *vcpu);
-/** Brings the page up to date; cheap when little time has passed. */
-void vcpu_steal_update(struct vcpu *vcpu);
+/** Brings the page up to date; not @always, then only where host_run_delay_ns() has left steal_last_ns. Before each entry. */
+void vcpu_steal_update(struct vcpu *vcpu, bool always);
 /* vcpu_emul.c: the emulator's ops on a real vCPU (walks page tables at every access), reusable one by one by lite */
 extern const struct emul_ops vcpu_emul_ops;
 /** Linear to physical with the faults of @acc; write: PFERR_W semantics. Splits are the caller's. */

@@ -19,7 +19,7 @@
 
 #define VM_MAX_VCPUS	 255
 #define VM_MAX_VCPU_ID	 4096
-#define HALT_POLL_NS	 40000	/* a halted vCPU's thread spins at most so long before it sleeps, but for KVM_CAP_HALT_POLL */
+#define HALT_POLL_NS	 200000	/* a halted vCPU's thread spins at most so long before it sleeps, but for KVM_CAP_HALT_POLL */
 #define VM_MIN_MMU_PAGES 64	/* tables that a shadow MMU needs at least: KVM_SET_NR_MMU_PAGES */
 #define VM_MEM_SLOTS	 32764	/* user slots for each address space, as Linux has */
 #define VM_ADDRESS_SPACES 2	/* 1 is SMRAM's view (KVM_CAP_MULTI_ADDRESS_SPACE) */
@@ -136,6 +136,7 @@ struct vm {
 	struct vm_stats *stats;		/* (a) in stats_area */
 	struct host_shared stats_area;
 	struct host_stats_dir *stats_dir;	/* (i) once the descriptor is the client's */
+	bool ticks_tsc;	/* (i) stats_now() is the TSC, else in nanoseconds */
 	u64 tick_ns;	/* (i) nanoseconds of a stats_now() tick, 32.32 fixed point */
 	struct host_client *client;	/* (i) */
 	u32 pid;	/* (i) the client's, for names */
@@ -181,6 +182,13 @@ static inline void vm_guest_written(struct vm *vm, u64 gpa, unsigned len)
 {
 	if (unlikely(vm->shadow))
 		mmu_guest_written(vm->shadow, gpa, len);
+}
+void mmu_guest_replaced(struct mmu *mmu);
+/** The client's writes are not seen, but one that loads a saved state sets the system registers, too. */
+static inline void vm_guest_replaced(struct vm *vm)
+{
+	if (unlikely(vm->shadow))
+		mmu_guest_replaced(vm->shadow);
 }
 int vm_set_memory_region(struct vm *vm, const struct kvm_userspace_memory_region *region);
 

@@ -45,6 +45,8 @@ void host_shared_free(struct host_shared *shared);
 void host_mutex_init(struct host_mutex *m);
 void host_mutex_destroy(struct host_mutex *m);
 void host_mutex_lock(struct host_mutex *m);
+/** For what may be held for as long as a guest runs: 0, or -EINTR when the thread's process is to die first. */
+int host_mutex_lock_killable(struct host_mutex *m);
 void host_mutex_unlock(struct host_mutex *m);
 
 /* Spinlocks may be taken from timer and eventfd callbacks; nothing sleeps under them. */
@@ -73,7 +75,10 @@ u64 host_realtime_ns(void);
 /** Frequency of the host's TSC in kHz, 0 when it is not usable as a clock. */
 u32 host_tsc_khz(void);
 
-/** Nanoseconds, since it began, in which the calling thread could have run but others had the CPU. 0: the host does not say. */
+/**
+ * Nanoseconds, since it began, in which the calling thread could have run but others had the CPU. 0: the host does not say. Cheap; a
+ * host where it is not may say what was true 4 ms ago.
+ */
 u64 host_run_delay_ns(void);
 
 static inline u64 host_rdtsc(void)
@@ -123,7 +128,7 @@ bool host_work_pending(void);
 /** Does it; may sleep, in no srcu section. 0, or what KVM_RUN returns at once: the host then does the rest and calls it again. */
 int host_work(void);
 void host_cond_resched(void);
-/** As far as the host tells, nobody else wants this CPU: a thread may spin for a while rather than sleep. */
+/** As far as the host tells, nobody else wants this CPU: a thread may spin for a while rather than sleep. It may let others run to find out. */
 bool host_may_spin(void);
 /** One turn of a loop that waits for another thread without a lock: spins in the first rounds, then yields, then naps, where that can be. */
 void host_backoff(unsigned round);

@@ -12,6 +12,10 @@ MODULE_PARM_DESC(vnmi, "virtual NMIs, where the processor has them");
 module_param_named(lbrv, options.lbrv, bool, 0444);
 MODULE_PARM_DESC(lbrv, "guests' own last-branch records, where the processor can switch them");
 
+module_param_named(avic, options.avic, bool, 0444);
+MODULE_PARM_DESC(avic, "the local APIC's registers, IPIs and interrupts without exits, where the processor has AVIC; off unless asked for: it has never "
+		       "run on one");
+
 static int __init load(void)
 {
 	int r = svm_setup(&options);

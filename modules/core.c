@@ -1,5 +1,6 @@
 /* Core's side of trine.ko: the engine, and that each VM holds the hardware. */
 #include "core/vm.h"
+#include "core/x86/clock.h"
 
 #include "modules/modules.h"
 
@@ -47,4 +48,9 @@ void engine_cpu_disable(void)
 {
 	if (engine->cpu_disable)
 		engine->cpu_disable();
+}
+
+void engine_woke(unsigned long long tsc)
+{
+	clock_woke(tsc);
 }

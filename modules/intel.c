@@ -25,10 +25,12 @@ MODULE_PARM_DESC(ple_gap, "TSC ticks between the PAUSEs of one loop; 0: loops ar
 module_param_named(ple_window, vmx_options.ple_window, uint, 0444);
 MODULE_PARM_DESC(ple_window, "TSC ticks after which a loop of PAUSEs leaves the guest");
 
+module_param_named(preemption_timer, vmx_options.preemption_timer, bool, 0444);
+MODULE_PARM_DESC(preemption_timer, "the local APIC's timer ends guest code by itself, without a timer of the host's");
 module_param_named(longest_stay, vmx_options.longest_stay, uint, 0444);
 MODULE_PARM_DESC(longest_stay, "ticks of the preemption timer after which guest code is left; 0: when something happens");
-module_param_named(vectoring_by_svi, vmx_options.vectoring_by_svi, bool, 0444);
-MODULE_PARM_DESC(vectoring_by_svi, "the virtual interrupt that an exit comes in the middle of is the one in service; for Bochs");
+module_param_named(imprecise_delivery, vmx_options.imprecise_delivery, bool, 0444);
+MODULE_PARM_DESC(imprecise_delivery, "virtual interrupts come without IF and are not told of by exits, which is mended; for Bochs");
 
 static int __init load(void)
 {

@@ -31,6 +31,8 @@ void engine_remove(void);
 /** The calling CPU, interrupts off. */
 int engine_cpu_enable(void);
 void engine_cpu_disable(void);
+/** The machine has slept; @tsc is what the TSC was before. See clock_woke(). */
+void engine_woke(unsigned long long tsc);
 
 /** The hardware is the engine's, on every CPU, from the first get to the last put. 0, -EBUSY, -EIO, -ENODEV (being unloaded). */
 int hardware_get(void);

@@ -31,7 +31,8 @@ static void enable_here(void *error)
 
 	if (__this_cpu_read(enabled))
 		return;
-	r = engine_cpu_enable();
+	/* The machine goes down: this CPU has been taken from us, or would be for the next kernel to stumble over */
+	r = host_guests_stopped() ? -EBUSY : engine_cpu_enable();
 	if (r)
 		cmpxchg((int *)error, 0, r);
 	else
@@ -107,10 +108,13 @@ static int cpu_goes(unsigned cpu)
 	return 0;
 }
 
+static u64 slept_at; /* TSC */
+
 /* The last CPU, interrupts off; the others have gone, and no thread runs that could hold the lock. */
 static int suspend(void)
 {
 	disable_here(NULL);
+	slept_at = host_rdtsc();
 	return 0;
 }
 
@@ -118,14 +122,22 @@ static void resume(void)
 {
 	int error = 0;
 
+	engine_woke(slept_at);
 	if (vms)
 		enable_here(&error);
-	WARN_ON(error);
+	if (!error)
+		return;
+	/* Firmware may have left it locked. The VMs are still there, but not one of their instructions can run on this CPU */
+	pr_err("trine: no virtualization on CPU %u after the machine slept (%d): all guests are stopped\n", smp_processor_id(), error);
+	host_stop_guests();
 }
 
 static struct syscore_ops power = { .suspend = suspend, .resume = resume };
 
-/* Firmware, or the kernel that is started next, finds each CPU as it was. Guests that still run are stopped for good. */
+/*
+ * Firmware, or the kernel that is started next, finds each CPU as it was. Guests that still run are stopped for good, and since their
+ * clients run on while devices are shut down, no CPU is taken again: one that is in enable_here() gets the interrupt behind it.
+ */
 static int machine_goes(struct notifier_block *block, unsigned long event, void *unused)
 {
 	host_stop_guests();

@@ -31,7 +31,11 @@ UNFINISHED = re.compile(r"(\x1b(\[[0-9;?]*|[()])?)?\Z")
 
 
 class Lost(Exception):
-    """The guest did not say what it was waited for."""
+    """The guest did not say what it was waited for. @console: what it said last."""
+
+    def __init__(self, what, console=""):
+        super().__init__(what)
+        self.console = console[-3000:]
 
 
 def program():
@@ -111,12 +115,12 @@ class Guest:
             left = end - time.monotonic()
             if left <= 0:
                 self.kill()
-                raise Lost("no %r within %d s" % (pattern, timeout))
+                raise Lost("no %r within %d s" % (pattern, timeout), self.text)
             if not self.read(min(left, 1)) or (self.slave is not None and self.process.poll() is not None):
                 self.read(0.1)
                 if re.search(pattern, self.text[self.seen:], re.M):
                     continue
-                raise Lost("the monitor ended (status %s) without %r" % (self.wait(10), pattern))
+                raise Lost("the monitor ended (status %s) without %r" % (self.wait(10), pattern), self.text)
 
     def says(self, pattern, timeout):
         """Whether the console says @pattern within @timeout seconds; nothing is lost when it does not."""
@@ -180,6 +184,12 @@ def report(tap, guest, verdicts, label=""):
         tap.diag("command: " + shlex.join(guest.argv))
         tap.diag("\n".join(guest.text.splitlines()[-60:]))
     return good
+
+
+def report_lost(tap, lost, label=""):
+    """Fails for a Lost guest, and shows its console."""
+    tap.ok(False, label + str(lost))
+    tap.diag(lost.console)
 
 
 def scratch():

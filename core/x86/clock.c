@@ -63,6 +63,8 @@ static u64 scale_apply(struct scale s, u64 ticks)
 	return (unsigned __int128)ticks * s.mul >> 32;
 }
 
+u64 clock_lost;
+
 static u64 clock_counter_hz(void) { return clock_counter_khz() * 1000ULL; }
 
 static u64 tsc_scaled(const struct vcpu *vcpu, u64 counter)
@@ -90,10 +92,24 @@ void clock_vm_init(struct vm *vm)
 	vm->clock_offset_ns = 0;
 }
 
+void clock_woke(u64 before)
+{
+	u64 now = host_rdtsc();
+
+	if (now < before)
+		clock_lost += before - now;
+}
+
+void x86_vcpu_load(struct vcpu *vcpu)
+{
+	vcpu->host_tsc_offset = vcpu->tsc_offset + tsc_scaled(vcpu, clock_lost);
+}
+
 static void set_offset(struct vcpu *vcpu, u64 offset)
 {
 	host_event_write_tsc_offset(vcpu->id, vcpu->tsc_offset, offset);
 	vcpu->tsc_offset = offset;
+	x86_vcpu_load(vcpu);
 	hyperv_clock_changed(vcpu->vm);
 	vcpu_set_request(vcpu, REQ_CLOCK_UPDATE);
 	if (vcpu->lapic)
@@ -251,31 +267,27 @@ void clock_write_wall(struct vcpu *vcpu, u64 gpa)
 	vm_write_guest(vm, vcpu, vcpu_as_id(vcpu), gpa, &version, sizeof(version));
 }
 
-#define STEAL_INTERVAL_NS 4000000 /* a tick of the guest's: finer would cost more than it tells */
-
 void vcpu_steal_begin(struct vcpu *vcpu)
 {
 	vcpu->steal_last_ns = host_run_delay_ns();
-	vcpu->steal_checked_ns = 0;
 	vcpu_set_request(vcpu, REQ_STEAL_UPDATE);
 }
 
 /* Adds what the host's other threads took of this one's time. An odd version tells a reader that the rest is in motion. */
-void vcpu_steal_update(struct vcpu *vcpu)
+void vcpu_steal_update(struct vcpu *vcpu, bool always)
 {
-	u64 gpa = vcpu->steal_msr & KVM_STEAL_VALID_BITS, delay, now;
-	unsigned as_id = vcpu_as_id(vcpu);
+	u64 gpa = vcpu->steal_msr & KVM_STEAL_VALID_BITS, delay;
 	struct kvm_steal_time st;
+	unsigned as_id;
 
 	if (!(vcpu->steal_msr & KVM_MSR_ENABLED))
 		return;
-	now = host_now_ns();
-	if (now - vcpu->steal_checked_ns < STEAL_INTERVAL_NS)
+	delay = host_run_delay_ns();
+	if (likely(delay == vcpu->steal_last_ns && !always))
 		return;
-	vcpu->steal_checked_ns = now;
+	as_id = vcpu_as_id(vcpu);
 	if (vm_read_guest(vcpu->vm, as_id, gpa, &st, sizeof(st)))
 		return;
-	delay = host_run_delay_ns();
 	/* Another thread than before runs the vCPU: it brings no debt */
 	if (delay < vcpu->steal_last_ns)
 		vcpu->steal_last_ns = delay;
@@ -310,7 +322,7 @@ void clock_ioctl_get(struct vm *vm, struct kvm_clock_data *data)
 	if (host_tsc_khz()) {
 		data->flags = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC | (clock_is_stable(vm) ? KVM_CLOCK_TSC_STABLE : 0);
 		data->realtime = host_realtime_ns();
-		data->host_tsc = host_rdtsc();
+		data->host_tsc = clock_counter(); /* KVM_VCPU_TSC_OFFSET is from there */
 	}
 }
 

@@ -7,10 +7,13 @@
 
 #include "core/vcpu.h"
 
-/** The host counter everything is derived from: the TSC, or nanoseconds where that is no clock. */
+/** What the host's TSC lost whenever the machine slept, in its ticks. Changes while nothing else runs. */
+extern u64 clock_lost;
+
+/** The host counter everything is derived from: the TSC, which never goes back, or nanoseconds where that is no clock. */
 static inline u64 clock_counter(void)
 {
-	return likely(host_tsc_khz()) ? host_rdtsc() : host_now_ns();
+	return likely(host_tsc_khz()) ? host_rdtsc() + clock_lost : host_now_ns();
 }
 static inline u32 clock_counter_khz(void)
 {
@@ -18,6 +21,12 @@ static inline u32 clock_counter_khz(void)
 
 	return khz ? khz : 1000000;
 }
+
+/**
+ * The machine has slept, and its TSC may have begun anew (SDM 3B 17.17: a reset clears it; sleep may be one). @before: what it was
+ * before. On the one CPU that is there, while no vCPU is loaded. Guests find their clocks where they were.
+ */
+void clock_woke(u64 before);
 
 void clock_vm_init(struct vm *vm);
 void clock_vcpu_init(struct vcpu *vcpu);

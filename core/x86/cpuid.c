@@ -581,16 +581,23 @@ static long install(struct vcpu *vcpu, struct kvm_cpuid_entry2 *entries, u32 nr)
 	return 0;
 }
 
+/* Room for @n; 0, -E2BIG, -ENOMEM. */
+static int alloc_entries(u32 n, struct kvm_cpuid_entry2 **entries)
+{
+	if (n > CPUID_MAX_ENTRIES)
+		return -E2BIG;
+	*entries = host_zalloc(MAX(n, 1U) * sizeof(**entries));
+	return *entries ? 0 : -ENOMEM;
+}
+
 /** KVM_SET_CPUID2: 0, -E2BIG, -EFAULT, -ENOMEM, -EINVAL. */
 long cpuid_ioctl_set2(struct vcpu *vcpu, u64 arg, const struct kvm_cpuid2 *head)
 {
 	struct kvm_cpuid_entry2 *entries;
+	int r = alloc_entries(head->nent, &entries);
 
-	if (head->nent > CPUID_MAX_ENTRIES)
-		return -E2BIG;
-	entries = host_zalloc(MAX(head->nent, 1U) * sizeof(*entries));
-	if (!entries)
-		return -ENOMEM;
+	if (r)
+		return r;
 	if (host_copy_from_client(entries, arg + sizeof(*head), head->nent * sizeof(*entries))) {
 		host_free(entries);
 		return -EFAULT;
@@ -602,12 +609,10 @@ long cpuid_ioctl_set2(struct vcpu *vcpu, u64 arg, const struct kvm_cpuid2 *head)
 long cpuid_ioctl_set(struct vcpu *vcpu, u64 arg, const struct kvm_cpuid *head)
 {
 	struct kvm_cpuid_entry2 *entries;
+	int r = alloc_entries(head->nent, &entries);
 
-	if (head->nent > CPUID_MAX_ENTRIES)
-		return -E2BIG;
-	entries = host_zalloc(MAX(head->nent, 1U) * sizeof(*entries));
-	if (!entries)
-		return -ENOMEM;
+	if (r)
+		return r;
 	for (u32 i = 0; i < head->nent; i++) {
 		struct kvm_cpuid_entry old;
 

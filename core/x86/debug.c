@@ -23,6 +23,7 @@ void debug_update(struct vcpu *vcpu)
 		memcpy(vcpu->eff_dr, vcpu->x86.dr, sizeof(vcpu->eff_dr));
 		vcpu->eff_dr7 = vcpu->x86.dr7;
 	}
+	vcpu->emul.general_detect = vcpu->guest_debug & KVM_GUESTDBG_USE_HW_BP && vcpu->guest_debug_dr7 & DR7_GD;
 }
 
 static unsigned bp_type(u64 dr7, unsigned n)
@@ -83,9 +84,9 @@ u64 debug_io_hit(struct vcpu *vcpu, u16 port, unsigned size)
 bool debug_trap(struct vcpu *vcpu, u64 dr6_bits, struct engine_exit *exit)
 {
 	u32 mine = KVM_GUESTDBG_USE_HW_BP | (dr6_bits & DR6_BS ? KVM_GUESTDBG_SINGLESTEP : 0);
+	u64 never = DR6_BT | (vcpu->emul.general_detect ? 0 : DR6_BD);
 
-	if ((vcpu->guest_debug & KVM_GUESTDBG_ENABLE) && (vcpu->guest_debug & mine) &&
-	    !(dr6_bits & (DR6_BT | DR6_BD))) {
+	if ((vcpu->guest_debug & KVM_GUESTDBG_ENABLE) && (vcpu->guest_debug & mine) && !(dr6_bits & never)) {
 		vcpu->vm->engine->state_sync(vcpu, REGS_SEG);
 		exit->reason = EXIT_DEBUG;
 		exit->debug.vector = VEC_DB;

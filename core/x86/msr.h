@@ -65,6 +65,7 @@ struct kvm_msr_filter;
 #define MSR_IA32_X2APIC_LAST	    0x000008ff
 #define MSR_IA32_X2APIC_TPR	    0x00000808
 #define MSR_IA32_X2APIC_EOI	    0x0000080b
+#define MSR_IA32_X2APIC_ICR	    0x00000830
 #define MSR_IA32_X2APIC_SELF_IPI    0x0000083f
 #define MSR_IA32_XSS		    0x00000da0
 

@@ -122,7 +122,7 @@ static int serve_requests(struct vcpu *vcpu)
 	if (vcpu_take_request(vcpu, REQ_HYPERV_STIMER))
 		stimers_process(vcpu);
 	if (vcpu_take_request(vcpu, REQ_STEAL_UPDATE))
-		vcpu_steal_update(vcpu);
+		vcpu_steal_update(vcpu, true);
 	if (vcpu_take_request(vcpu, REQ_NMI))
 		events_process_nmi(vcpu);
 	if (vcpu_take_request(vcpu, REQ_SMI))
@@ -169,6 +169,13 @@ static void wake_if_due(struct vcpu *vcpu)
 	}
 }
 
+/* vcpu_sleep() until it has something to do. */
+static int wait_for_event(struct vcpu *vcpu)
+{
+	lapic_timer_to_host(vcpu);
+	return vcpu_sleep(vcpu, x86_vcpu_runnable);
+}
+
 static int block(struct vcpu *vcpu)
 {
 	int r = serve_requests(vcpu);
@@ -178,7 +185,7 @@ static int block(struct vcpu *vcpu)
 	wake_if_due(vcpu);
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return 1;
-	r = vcpu_sleep(vcpu, x86_vcpu_runnable);
+	r = wait_for_event(vcpu);
 	return r < 0 && r != -EINTR ? r : 1; /* signals: vcpu_check_exit() */
 }
 
@@ -378,7 +385,12 @@ int run_handle_exit(struct vcpu *vcpu, struct engine_exit *exit)
 		run->debug.arch.dr6 = exit->debug.dr6;
 		run->debug.arch.dr7 = vcpu->eff_dr7;
 		return 0;
-	case EXIT_EXCEPTION: vcpu_queue_exception(vcpu, &exit->event); return 1;
+	case EXIT_EXCEPTION:
+		/* The emulator found a debug register guarded: it may be the client that guards it */
+		if (unlikely(vcpu->emul.general_detect && exit->event.vector == VEC_DB && (exit->event.payload & DR6_BD)))
+			return debug_trap(vcpu, DR6_BD, exit) ? run_handle_exit(vcpu, exit) : 1;
+		vcpu_queue_exception(vcpu, &exit->event);
+		return 1;
 	case EXIT_EMULATE: return emulate_at(vcpu, exit->fault_gpa);
 	case EXIT_PAGE_FAULT:
 	case EXIT_DR: return emulate(vcpu);
@@ -401,8 +413,8 @@ static int enter(struct vcpu *vcpu)
 
 	if (r <= 0 || vcpu->mp_state != KVM_MP_STATE_RUNNABLE)
 		return r;
-	if (vcpu->steal_msr)
-		vcpu_steal_update(vcpu);
+	if (vcpu->steal_msr) /* or each entry would pay for the call */
+		vcpu_steal_update(vcpu, false);
 	vcpu->request_irq_window = client_wants_window(vcpu) && accepts_client_interrupt(vcpu);
 	if (vcpu->request_irq_window && ready_for_client_interrupt(vcpu)) {
 		vcpu->stats->request_irq_exits++;
@@ -445,7 +457,7 @@ static int wait_for_startup(struct vcpu *vcpu)
 
 	if (r)
 		return r < 0 ? r : 0;
-	r = vcpu_sleep(vcpu, x86_vcpu_runnable);
+	r = wait_for_event(vcpu);
 	if (r < 0)
 		vcpu->run->exit_reason = KVM_EXIT_INTR;
 	else

@@ -51,24 +51,31 @@ static bool writes_queued(const struct vcpu *vcpu)
 	return vcpu->io.nr_writes || vcpu->io.batch.state == IO_BATCH_OUT;
 }
 
-/* A read that the client has answered, or else the question. */
-static enum x86_result client_read(struct vcpu *vcpu, enum io_space kind, u64 addr, void *buf, unsigned len)
+/* True: the client has answered this read, and @buf holds what. */
+static bool answered(struct vcpu *vcpu, enum io_space kind, u64 addr, void *buf, unsigned len)
+{
+	struct vcpu_io *io = &vcpu->io;
+	const struct io_fragment *f = &io->answered[io->next_answer];
+	struct io_key key;
+
+	if (likely(io->next_answer == io->nr_answered))
+		return false;
+	key = key_now(vcpu);
+	if (!key_equal(&io->key, &key) || f->kind != kind || f->addr != addr || f->len != len)
+		return false;
+	memcpy(buf, f->data, len);
+	io->next_answer++;
+	return true;
+}
+
+/* The question, of a read that is not answered(): an answer that waits is another's. */
+static enum x86_result client_read(struct vcpu *vcpu, enum io_space kind, u64 addr, unsigned len)
 {
 	struct vcpu_io *io = &vcpu->io;
 	struct io_key key = key_now(vcpu);
 
-	if (io->nr_answered && !key_equal(&io->key, &key))
+	if (io->next_answer < io->nr_answered || !key_equal(&io->key, &key))
 		forget_answers(vcpu);
-	if (io->next_answer < io->nr_answered) {
-		const struct io_fragment *f = &io->answered[io->next_answer];
-
-		if (f->kind == kind && f->addr == addr && f->len == len) {
-			memcpy(buf, f->data, len);
-			io->next_answer++;
-			return X86_CONTINUE;
-		}
-		forget_answers(vcpu);
-	}
 	if (writes_queued(vcpu))
 		return X86_RETRY; /* what was written before comes first */
 	if (io->nr_answered == IO_MAX_FRAGMENTS)
@@ -87,8 +94,6 @@ static enum x86_result client_write(struct vcpu *vcpu, enum io_space kind, u64 a
 	struct io_key key = key_now(vcpu);
 	struct io_fragment *f;
 
-	if (coalesced_write(vcpu->vm, kind, addr, len, buf))
-		return X86_CONTINUE;
 	if (io->batch.state == IO_BATCH_OUT)
 		return X86_RETRY;
 	if (!io->nr_writes)
@@ -114,21 +119,18 @@ static enum x86_result client_fault(struct vcpu *vcpu)
 
 enum x86_result vcpu_phys_read(struct vcpu *vcpu, u64 gpa, void *buf, unsigned len)
 {
-	struct memslot *slot;
-	u64 hva = vm_gpa_to_hva(vcpu->vm, vcpu_as_id(vcpu), gpa, &slot);
-
-	if (likely(hva))
-		return host_copy_from_client(buf, hva, len) ? client_fault(vcpu) : X86_CONTINUE;
 	while (len) {
 		unsigned n = MIN(len, (unsigned)MMIO_MAX);
 
-		if (!io_read(vcpu, IO_MMIO, gpa, n, buf)) {
-			vcpu->vm->stats->mmio_exits_in_kernel++;
-		} else {
-			enum x86_result r = client_read(vcpu, IO_MMIO, gpa, buf, n);
+		if (!answered(vcpu, IO_MMIO, gpa, buf, n)) {
+			struct memslot *slot;
+			u64 hva = vm_gpa_to_hva(vcpu->vm, vcpu_as_id(vcpu), gpa, &slot);
 
-			if (r != X86_CONTINUE)
-				return r;
+			if (likely(hva))
+				return host_copy_from_client(buf, hva, len) ? client_fault(vcpu) : X86_CONTINUE;
+			if (io_read(vcpu, IO_MMIO, gpa, n, buf))
+				return client_read(vcpu, IO_MMIO, gpa, n);
+			vcpu->vm->stats->mmio_exits_in_kernel++;
 		}
 		gpa += n;
 		buf = (u8 *)buf + n;
@@ -412,7 +414,7 @@ static enum x86_result op_in(struct emul *e, u16 port, unsigned size, u32 *value
 		io->batch.rip = vcpu->x86.rip;
 		return X86_RETRY;
 	}
-	return client_read(vcpu, IO_PIO, port, value, size);
+	return answered(vcpu, IO_PIO, port, value, size) ? X86_CONTINUE : client_read(vcpu, IO_PIO, port, size);
 }
 
 static enum x86_result op_out(struct emul *e, u16 port, unsigned size, u32 value)
@@ -979,7 +981,7 @@ int vcpu_complete_io(struct vcpu *vcpu)
 		io->in.len = 0;
 		if (vcpu->x86.rip == io->in.rip) {
 			io_tell(IO_PIO, false, vcpu->run->io.port, io->in.size, pio_page(vcpu));
-		in_done(vcpu, io->in.size, pio_page(vcpu));
+			in_done(vcpu, io->in.size, pio_page(vcpu));
 			vcpu_skip_insn(vcpu, len);
 			return left(vcpu_insn_traps(vcpu));
 		}

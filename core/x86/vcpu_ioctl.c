@@ -193,6 +193,7 @@ static int set_sregs_common(struct vcpu *vcpu, const struct kvm_sregs2 *in)
 
 static void sregs_changed(struct vcpu *vcpu)
 {
+	vm_guest_replaced(vcpu->vm);
 	vcpu->vm->engine->tlb_flush(vcpu, TLB_ALL, 0);
 	vcpu->vm->engine->state_changed(vcpu, REGS_SEG | REGS_CR);
 }

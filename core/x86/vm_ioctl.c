@@ -292,10 +292,15 @@ static long pit_set_old(struct vm *vm, const struct kvm_pit_state *in)
 static long reinject_control(struct vm *vm, u64 arg)
 {
 	struct kvm_reinject_control control;
+	long r;
 
 	if (host_copy_from_client(&control, arg, sizeof(control)))
 		return -EFAULT;
-	return vm->pit ? pit_reinject(vm, control.pit_reinject) : -ENXIO;
+	/* Two at once would put one notifier into the list twice: a ring, walked for ever */
+	host_mutex_lock(&vm->lock);
+	r = vm->pit ? pit_reinject(vm, control.pit_reinject) : -ENXIO;
+	host_mutex_unlock(&vm->lock);
+	return r;
 }
 
 /* What shadow paging may have of tables; nested paging has no use for it, and needs as many as the guest's memory is large. */

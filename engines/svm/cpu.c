@@ -25,6 +25,48 @@ u64 svm_iopm_pa(void)
 	return host_page_phys(iopm);
 }
 
+/* 15.29.1. Says why not: who asks for it wants to know. */
+static bool has_avic(const struct svm_options *options)
+{
+	if (!options->avic)
+		return false;
+	if (!(svm_caps.features & SVM_FEATURE_AVIC))
+		host_log(HOST_LOG_WARNING, "trine-amd: avic: the processor has none (CPUID 8000000Ah EDX bit 13); going on without");
+	else if (!svm_caps.npt)
+		host_log(HOST_LOG_WARNING, "trine-amd: avic: needs nested paging (npt=1, and a processor that has it); going on without");
+	else
+		return true;
+	return false;
+}
+
+/*
+ * Family 17h, and Hygon's 18h, may send an IPI to a vCPU whose IsRunning bit was just cleared without an exit (erratum 1235), and it is
+ * not woken. With the bit never set every such IPI exits; registers and devices' interrupts are served all the same.
+ */
+static bool has_avic_ipis(void)
+{
+	u32 r[4], family;
+
+	cpuid_host(1, 0, r);
+	family = (r[0] >> 8 & 0xf) + (r[0] >> 20 & 0xff);
+	return family != 0x17 && family != 0x18;
+}
+
+/* Of this CPU: the x2APIC ID, 32 bits wide, where CPUID has it. */
+static u32 host_apic_id(void)
+{
+	u32 r[4];
+
+	cpuid_host(0, 0, r);
+	if (r[0] >= 0xb) {
+		cpuid_host(0xb, 0, r);
+		if (r[1])
+			return r[3];
+	}
+	cpuid_host(1, 0, r);
+	return r[1] >> 24;
+}
+
 static int detect(struct svm_options *options)
 {
 	u32 r[4];
@@ -45,6 +87,9 @@ static int detect(struct svm_options *options)
 	svm_caps.npt = options->npt = options->npt && (r[3] & SVM_FEATURE_NPT);
 	svm_caps.vnmi = options->vnmi = options->vnmi && (r[3] & SVM_FEATURE_VNMI);
 	svm_caps.lbrv = options->lbrv = options->lbrv && (r[3] & SVM_FEATURE_LBRV);
+	svm_caps.avic = options->avic = has_avic(options);
+	svm_caps.avic_ipis = svm_caps.avic && has_avic_ipis();
+	svm_caps.x2avic = svm_caps.avic && (r[3] & SVM_FEATURE_X2AVIC);
 	if (svm_caps.nr_asids <= FIRST_ASID)
 		return -EOPNOTSUPP;
 	cpuid_host(0x80000008, 0, r);
@@ -137,6 +182,7 @@ int svm_cpu_enable(void)
 	}
 	if ((svm_caps.features & SVM_FEATURE_TSC_RATE) && !host_wrmsr(MSR_TSC_RATIO, BIT64(32)))
 		cpu->tsc_ratio = BIT64(32);
+	cpu->apic_id = host_apic_id();
 	/* The TLB may hold anything under our ASIDs: begin with a flush */
 	cpu->generation++;
 	cpu->next_asid = svm_caps.nr_asids;
@@ -160,6 +206,8 @@ void svm_vcpu_load(struct vcpu *vcpu, unsigned n)
 	struct svm_cpu *cpu = &cpus[n];
 
 	svm->cpu = cpu;
+	if (svm_caps.avic)
+		svm_avic_load(svm, n, cpu->apic_id);
 	if (svm->last_cpu == cpu)
 		return;
 	/* Nothing that the other CPU kept of the VMCB, or of translations, is known to this one */
@@ -172,6 +220,8 @@ void svm_vcpu_put(struct vcpu *vcpu)
 {
 	struct svm_vcpu *svm = to_svm(vcpu);
 
+	if (svm_caps.avic)
+		svm_avic_put(svm);
 	svm->host_saved = false;
 	if (svm->tsc_aux_loaded)
 		host_wrmsr(MSR_TSC_AUX, svm->host_tsc_aux);

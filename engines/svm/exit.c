@@ -208,6 +208,8 @@ void svm_handle_exit(struct svm_vcpu *svm, struct engine_exit *exit)
 	case SVM_EXIT_SMI:
 	case SVM_EXIT_INIT: break;
 	case SVM_EXIT_NPF: page_fault(svm, exit); break;
+	case SVM_EXIT_AVIC_INCOMPLETE_IPI: svm_avic_incomplete_ipi(svm); break;
+	case SVM_EXIT_AVIC_NOACCEL: svm_avic_noaccel(svm, exit); break;
 	case SVM_EXIT_MSR:
 		exit->reason = v->exit_info_1 & 1 ? EXIT_MSR_WRITE : EXIT_MSR_READ;
 		exit->insn_len = insn_len(svm, v->exit_info_1 & 1 ? "\x0f\x30" : "\x0f\x32", 2);

@@ -1,6 +1,8 @@
 /*
- * Which MSRs the guest reaches without an exit: those that VMLOAD and VMSAVE switch, as far as the client's filter lets it.
+ * Which MSRs the guest reaches without an exit: those that VMLOAD and VMSAVE switch, as far as the client's filter lets it; and those of the
+ * x2APIC that AVIC serves, which no filter is for.
  */
+#include "core/x86/irqchip/irqchip.h"
 #include "core/x86/msr.h"
 
 #include "engines/svm/svm.h"
@@ -23,6 +25,19 @@ static void allow(u8 *msrpm, unsigned bit)
 	msrpm[bit / 8] &= ~(1U << (bit % 8));
 }
 
+/* 15.29.10. The ICR's halves are apart in the page, so reads of it are core's. */
+static void allow_x2apic(u8 *msrpm)
+{
+	static const u32 written[] = { MSR_IA32_X2APIC_TPR, MSR_IA32_X2APIC_EOI, MSR_IA32_X2APIC_ICR };
+
+	for (u32 msr = MSR_IA32_X2APIC_FIRST; msr <= MSR_IA32_X2APIC_LAST; msr++) {
+		if (lapic_x2apic_is_plain(msr))
+			allow(msrpm, bit_of(msr));
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(written); i++)
+		allow(msrpm, bit_of(written[i]) + 1);
+}
+
 void svm_msrpm_update(struct svm_vcpu *svm)
 {
 	struct vm *vm = svm->vcpu.vm;
@@ -37,5 +52,7 @@ void svm_msrpm_update(struct svm_vcpu *svm)
 		if (msr_filter_allows(vm, direct[i], KVM_MSR_FILTER_WRITE))
 			allow(svm->msrpm, bit + 1);
 	}
+	if (svm->avic_x2)
+		allow_x2apic(svm->msrpm);
 	svm->vmcb->clean &= ~(VMCB_CLEAN_IOPM | VMCB_CLEAN_INTERCEPTS);
 }

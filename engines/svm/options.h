@@ -12,6 +12,7 @@ struct svm_options {
 	bool npt;  /* nested paging, 15.25 */
 	bool vnmi; /* NMIs are held back and delivered by the processor, 15.21.10 */
 	bool lbrv; /* guests have DEBUGCTL.LBR, 15.23 */
+	bool avic; /* the local APIC's registers, IPIs and interrupts without exits, 15.29. Off unless asked for: no processor has run it yet */
 };
 
 /**

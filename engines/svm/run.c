@@ -3,6 +3,7 @@
  */
 #include "core/x86/debug.h"
 #include "core/x86/msr.h"
+#include "core/x86/world.h"
 #include "engines/svm/svm.h"
 
 /* ---- the world switch --------------------------------------------------------------------------------------------- */
@@ -62,17 +63,8 @@ static void switch_world(u64 *gpr, u64 guest_pa, u64 host_pa)
 		"pop	%%rdi\n\t"
 		"pop	%%rdx\n\t"
 		"pop	%%rbp\n\t"
-		"xor	%%ebx, %%ebx\n\t"
 		"xor	%%ecx, %%ecx\n\t"
-		"xor	%%esi, %%esi\n\t"
-		"xor	%%r8d, %%r8d\n\t"
-		"xor	%%r9d, %%r9d\n\t"
-		"xor	%%r10d, %%r10d\n\t"
-		"xor	%%r11d, %%r11d\n\t"
-		"xor	%%r12d, %%r12d\n\t"
-		"xor	%%r13d, %%r13d\n\t"
-		"xor	%%r14d, %%r14d\n\t"
-		"xor	%%r15d, %%r15d\n\t"
+		CLEAR_GUEST_REGISTERS
 		"call	host_guest_left\n\t"
 		: "+a"(guest_pa), "+d"(host_pa), "+D"(gpr)
 		:
@@ -207,28 +199,6 @@ static void load_window(struct svm_vcpu *svm)
 	v->clean &= ~VMCB_CLEAN_TPR;
 }
 
-static void load_tpr(struct svm_vcpu *svm)
-{
-	struct vcpu *vcpu = &svm->vcpu;
-	struct vmcb *v = svm->vmcb;
-	u64 tpr = vcpu_get_cr8(vcpu);
-
-	if (unlikely((v->vintr & VINTR_TPR) != tpr)) {
-		v->vintr = (v->vintr & ~VINTR_TPR) | tpr;
-		v->clean &= ~VMCB_CLEAN_TPR;
-	}
-	/* Lowering it may let an interrupt through; and a client with its own LAPIC wants to know */
-	svm_intercept(svm, SVM_EXIT_CR_WRITE + 8, tpr || !vcpu->lapic);
-}
-
-static void sync_tpr(struct svm_vcpu *svm, u64 before)
-{
-	u64 tpr = svm->vmcb->vintr & VINTR_TPR;
-
-	if (unlikely(tpr != before))
-		vcpu_set_cr(&svm->vcpu, 8, tpr);
-}
-
 /* Out of an interrupt shadow an NMI can be taken after one more instruction: 15.21.4 has no exit for that, so it is stepped. */
 static bool must_step(const struct svm_vcpu *svm)
 {
@@ -248,8 +218,8 @@ static void load_registers(struct svm_vcpu *svm)
 	v->rip = s->rip;
 	v->rflags = s->rflags;
 	v->int_state = s->shadow ? INT_STATE_SHADOW : 0;
-	if (unlikely(v->tsc_offset != vcpu->tsc_offset)) {
-		v->tsc_offset = vcpu->tsc_offset;
+	if (unlikely(v->tsc_offset != vcpu->host_tsc_offset)) {
+		v->tsc_offset = vcpu->host_tsc_offset;
 		v->clean &= ~VMCB_CLEAN_INTERCEPTS;
 	}
 	svm->stepping = must_step(svm);
@@ -263,7 +233,9 @@ static void load_registers(struct svm_vcpu *svm)
 		load_event(svm);
 	if (unlikely(svm->window_irq || (v->vintr & VINTR_IRQ)))
 		load_window(svm);
-	load_tpr(svm);
+	svm_tpr_load(svm);
+	if (svm_caps.avic)
+		svm_avic_entry(svm);
 }
 
 /* ---- and out ------------------------------------------------------------------------------------------------------ */
@@ -360,6 +332,15 @@ void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 	bool entered = false;
 	u64 tpr;
 
+	if (unlikely(svm->avic_switch)) {
+		svm_avic_switch(svm);
+		goto out;
+	}
+	/* Nothing else holds AVIC's interrupts back from an instruction whose data have come; it will be emulated anyway */
+	if (unlikely(svm->avic_active && vcpu->io.batch.state == IO_BATCH_IN_READY)) {
+		exit->reason = EXIT_EMULATE;
+		goto out;
+	}
 	if (vcpu->regs_dirty)
 		svm_state_load(svm);
 	if (unlikely(svm->filter_seen != __atomic_load_n(&vcpu->vm->msr_filter_generation, __ATOMIC_ACQUIRE)))
@@ -389,7 +370,7 @@ void svm_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 		tell_exit(svm);
 		if (unlikely(svm->stepping && !svm->guest_tf))
 			vcpu->x86.rflags &= ~RFLAGS_TF;
-		sync_tpr(svm, tpr);
+		svm_tpr_sync(svm, tpr);
 		svm_nmi_sync(svm);
 		take_event(svm);
 		/* A value that is not the guest's to choose is lost with the next entry */

@@ -20,12 +20,21 @@ static int svm_vm_init(struct vm *vm)
 		.phys_bits = svm_caps.phys_bits,
 	};
 
-	return mmu_create(vm, &config, &to_svm_vm(vm)->mmu);
+	struct svm_vm *v = to_svm_vm(vm);
+	int error = mmu_create(vm, &config, &v->mmu);
+
+	if (error)
+		return error;
+	error = svm_avic_vm_init(v);
+	if (error)
+		mmu_destroy(v->mmu);
+	return error;
 }
 
 static void svm_vm_destroy(struct vm *vm)
 {
 	mmu_destroy(to_svm_vm(vm)->mmu);
+	svm_avic_vm_destroy(to_svm_vm(vm));
 }
 
 static void svm_vcpu_destroy(struct vcpu *vcpu)
@@ -58,6 +67,7 @@ static int svm_vcpu_init(struct vcpu *vcpu)
 		return error;
 	}
 	svm->vmcb_pa = host_page_phys(svm->vmcb);
+	svm_avic_vcpu_init(svm);
 	svm_state_init(svm);
 	svm_msrpm_update(svm);
 	return 0;
@@ -199,6 +209,10 @@ int svm_setup(struct svm_options *options)
 	/* Core takes an engine without this for one that cannot scale */
 	svm_engine.set_tsc_khz = !r && (svm_caps.features & SVM_FEATURE_TSC_RATE) ? svm_set_tsc_khz : NULL;
 	svm_engine.records_branches = !r && svm_caps.lbrv;
+	svm_engine.virtual_interrupts = !r && svm_caps.avic ? svm_virtual_interrupts : NULL;
+	svm_engine.interrupt_arrived = !r && svm_caps.avic ? svm_interrupt_arrived : NULL;
+	svm_engine.lapic_changed = !r && svm_caps.avic ? svm_lapic_changed : NULL;
+	svm_engine.vcpu_waits = !r && svm_caps.avic ? svm_vcpu_waits : NULL;
 	return r;
 }
 

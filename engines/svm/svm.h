@@ -12,6 +12,7 @@
  *	exit.c	what an exit code means to core
  *	msr.c	which MSRs the guest reaches directly
  *	assist.c	NMIs and branch records that the processor keeps
+ *	avic.c	the local APIC that the processor serves
  *	svm.c	the table
  */
 #ifndef ENGINES_SVM_SVM_H
@@ -32,6 +33,8 @@
 #define SVM_FEATURE_DECODE_ASSIST BIT64(7)
 #define SVM_FEATURE_PAUSE_FILTER  BIT64(10)
 #define SVM_FEATURE_PAUSE_THRESH  BIT64(12)
+#define SVM_FEATURE_AVIC	  BIT64(13)
+#define SVM_FEATURE_X2AVIC	  BIT64(18)
 #define SVM_FEATURE_VNMI	  BIT64(25)
 
 /* The processor, after svm_setup(). */
@@ -39,6 +42,8 @@ extern struct svm_caps {
 	u32 features; /* SVM_FEATURE_* */
 	u32 nr_asids;
 	bool npt, vnmi, lbrv;
+	bool avic, x2avic; /* the latter: in x2APIC mode too */
+	bool avic_ipis;	   /* it can be trusted with what others send each other: see cpu.c */
 	bool rdtscp;	 /* there is TSC_AUX */
 	bool ibpb, spec_ctrl;
 	bool pku;	 /* the host has switched it on, and nested paging leaves it to the guest */
@@ -51,6 +56,17 @@ extern struct svm_caps {
 struct svm_vm {
 	struct vm vm;
 	struct mmu *mmu; /* (i) */
+
+	/* avic.c */
+	u64 *avic_physical;   /* (i) a page, by APIC ID; (a) entries: each its vCPU's. NULL: no AVIC */
+	u32 *avic_logical;    /* (i) a page; avic_lock for writing, the processors read */
+	void *avic_access;    /* (i) what the nested tables have where guests see their APICs: its contents are nobody's */
+	struct host_mutex avic_mutex;
+	bool avic_on;	      /* (a) avic_mutex for writing: every vCPU that runs guest code has AVIC enabled */
+	bool avic_mapped;     /* (a) avic_mutex for writing: avic_access is in the nested tables */
+	u32 avic_objections;  /* (a) vCPUs that cannot have it as they are */
+	struct host_spinlock avic_lock;
+	bool avic_mixed;      /* (a) avic_lock for writing: APICs of both modes are enabled */
 };
 
 struct svm_vcpu {
@@ -84,7 +100,18 @@ struct svm_vcpu {
 	struct x86_event event;
 	u64 event_rip;		 /* RIP when it was injected */
 	u32 filter_seen;	 /* vm->msr_filter_generation that msrpm was made for */
+
+	/* avic.c */
+	u64 *avic_entry;    /* (i) in the VM's physical table; NULL: it has none for so high an ID */
+	u64 avic_cpu;	    /* (a) the CPU's number and, in the upper half, its APIC ID; AVIC_NO_CPU */
+	bool avic_active;   /* (a) the processor finds what is in the IRR, in guest code and as it enters there */
+	bool avic_objects;  /* (v) counted in avic_objections */
+	bool avic_switch;   /* (v) before guest code the VM has to be switched: svm_avic_switch() */
+	bool avic_x2;	    /* (v) the VMCB and msrpm are for x2APIC mode */
+	bool avic_known;    /* (v) the tables were made with this vCPU among the VM's */
+	bool waits;	    /* (v) */
 };
+#define AVIC_NO_CPU (~0ULL)
 
 static inline struct svm_vm *to_svm_vm(struct vm *vm)
 {
@@ -113,6 +140,7 @@ struct svm_cpu {
 	u64 generation; /* of ASIDs */
 	u32 next_asid;
 	u64 tsc_ratio; /* in MSR_TSC_RATIO */
+	u32 apic_id;
 	u64 last; /* id of the vCPU whose branch predictions are in the processor */
 };
 int svm_cpus_setup(struct svm_options *options);
@@ -149,6 +177,31 @@ void svm_lbr_load(struct svm_vcpu *svm);
 void svm_lbr_sync(struct svm_vcpu *svm);
 /** The guest is about to take #DB. */
 void svm_lbr_stop(struct svm_vcpu *svm);
+
+/* ---- avic.c ----------------------------------------------------------------------------------------------------- */
+int svm_avic_vm_init(struct svm_vm *v);
+void svm_avic_vm_destroy(struct svm_vm *v);
+void svm_avic_vcpu_init(struct svm_vcpu *svm);
+/** The engine's ops: core/engine.h. */
+bool svm_virtual_interrupts(struct vcpu *vcpu, bool on);
+bool svm_interrupt_arrived(struct vcpu *vcpu);
+void svm_lapic_changed(struct vcpu *vcpu);
+void svm_vcpu_waits(struct vcpu *vcpu, bool waits);
+/** The thread is on CPU @cpu, whose local APIC has the ID @apic_id, or leaves it. */
+void svm_avic_load(struct svm_vcpu *svm, unsigned cpu, u32 apic_id);
+void svm_avic_put(struct svm_vcpu *svm);
+/**
+ * After svm_virtual_interrupts(), where that set avic_switch: gives AVIC to the VM, or takes it. The vCPU was out of guest code meanwhile, and
+ * starts over. May sleep.
+ */
+void svm_avic_switch(struct svm_vcpu *svm);
+/** The task priority, with AVIC or without: into the VMCB; and what the guest has made of it since it was @before, into core's LAPIC. */
+void svm_tpr_load(struct svm_vcpu *svm);
+void svm_tpr_sync(struct svm_vcpu *svm, u64 before);
+/** Into the VMCB, before an entry. */
+void svm_avic_entry(struct svm_vcpu *svm);
+void svm_avic_incomplete_ipi(struct svm_vcpu *svm);
+void svm_avic_noaccel(struct svm_vcpu *svm, struct engine_exit *exit);
 
 /* ---- msr.c ------------------------------------------------------------------------------------------------------ */
 #define SVM_MSRPM_PAGES 2

@@ -25,7 +25,7 @@ enum svm_exit {
 	SVM_EXIT_SKINIT, SVM_EXIT_RDTSCP, SVM_EXIT_ICEBP, SVM_EXIT_WBINVD, SVM_EXIT_MONITOR, SVM_EXIT_MWAIT,
 	SVM_EXIT_MWAIT_ARMED, SVM_EXIT_XSETBV, SVM_EXIT_RDPRU, SVM_EXIT_EFER_WRITE_TRAP,
 	SVM_EXIT_INVLPGB = 0xa0, SVM_EXIT_INVLPGB_ILLEGAL, SVM_EXIT_INVPCID, SVM_EXIT_MCOMMIT, SVM_EXIT_TLBSYNC,
-	SVM_EXIT_NPF = 0x400,
+	SVM_EXIT_NPF = 0x400, SVM_EXIT_AVIC_INCOMPLETE_IPI, SVM_EXIT_AVIC_NOACCEL,
 };
 #define SVM_EXIT_INVALID (~0ULL)
 
@@ -41,7 +41,8 @@ enum svm_exit {
 #define VMCB_CLEAN_SEG	      BIT64(8) /* CS, DS, SS, ES, CPL */
 #define VMCB_CLEAN_CR2	      BIT64(9)
 #define VMCB_CLEAN_LBR	      BIT64(10)
-#define VMCB_CLEAN_ALL	      MASK64(10, 0)
+#define VMCB_CLEAN_AVIC	      BIT64(11) /* where its APIC, its page and its tables are */
+#define VMCB_CLEAN_ALL	      MASK64(11, 0)
 
 #define VMCB_TLB_FLUSH_ALL  1
 #define VMCB_TLB_FLUSH_ASID 3
@@ -55,6 +56,8 @@ enum svm_exit {
 #define VINTR_IGN_TPR	 BIT64(20)
 #define VINTR_MASKING	 BIT64(24) /* the host's RFLAGS.IF masks physical interrupts, the guest's virtual ones */
 #define VINTR_NMI_ENABLE BIT64(26)
+#define VINTR_X2AVIC	 BIT64(30) /* with VINTR_AVIC: the APIC is in x2APIC mode */
+#define VINTR_AVIC	 BIT64(31)
 
 /* vmcb->virt_ext */
 #define VIRT_EXT_LBR BIT64(0)
@@ -83,6 +86,22 @@ enum { EVENT_TYPE_INTR = 0, EVENT_TYPE_NMI = 2, EVENT_TYPE_EXCEPTION = 3, EVENT_
 #define CR_EXIT_MOV	BIT64(63)
 #define CR_EXIT_GPR	0xfULL
 
+/* 15.29.9: exit_info_1 of SVM_EXIT_AVIC_INCOMPLETE_IPI is the ICR, exit_info_2 says why and, if it was a table's entry, which */
+#define AVIC_IPI_REASON(info) ((u32)((info) >> 32))
+enum avic_ipi_reason { AVIC_IPI_TYPE, AVIC_IPI_NOT_RUNNING, AVIC_IPI_TARGET, AVIC_IPI_BACKING_PAGE, AVIC_IPI_VECTOR };
+/* exit_info_1 of SVM_EXIT_AVIC_NOACCEL; of a level-triggered interrupt's EOI exit_info_2 has the vector */
+#define AVIC_NOACCEL_WRITE	  BIT64(32)
+#define AVIC_NOACCEL_OFFSET(info) ((info) & 0xff0)
+#define AVIC_NOACCEL_VECTOR(info) ((info) & 0xff)
+
+/* 15.29.5: an entry of the physical APIC ID table, of the logical one */
+#define AVIC_PHYSICAL_HOST_ID MASK64(11, 0) /* the local APIC ID of the CPU that it runs on; 8 bits without x2AVIC */
+#define AVIC_PHYSICAL_PAGE    MASK64(51, 12)
+#define AVIC_PHYSICAL_RUNNING BIT64(62)
+#define AVIC_PHYSICAL_VALID   BIT64(63)
+#define AVIC_LOGICAL_ID	      0xffU
+#define AVIC_LOGICAL_VALID    0x80000000U
+
 struct vmcb_seg {
 	u16 selector;
 	u16 attrib; /* descriptor bits 40-47 and 52-55 */
@@ -110,7 +129,9 @@ struct vmcb {
 	u32 clean, rsvd_0c4;
 	u64 next_rip;
 	u8 insn_len, insn[15]; /* decode assists: what was fetched, for #PF and NPF */
-	u8 rsvd_0e0[0x400 - 0xe0];
+	u64 avic_page, rsvd_0e8;
+	u64 avic_logical, avic_physical; /* the latter with the highest index in its low bits */
+	u8 rsvd_100[0x400 - 0x100];
 
 	struct vmcb_seg es, cs, ss, ds, fs, gs, gdtr, ldtr, idtr, tr;
 	u8 rsvd_4a0[0x4cb - 0x4a0];
@@ -141,6 +162,10 @@ static_assert(offsetof(struct vmcb, n_cr3) == 0xb0, "APM 2 table B-1");
 static_assert(offsetof(struct vmcb, clean) == 0xc0, "APM 2 table B-1");
 static_assert(offsetof(struct vmcb, next_rip) == 0xc8, "APM 2 table B-1");
 static_assert(offsetof(struct vmcb, insn_len) == 0xd0, "APM 2 table B-1");
+static_assert(offsetof(struct vmcb, avic_bar) == 0x98, "APM 2 table B-1");
+static_assert(offsetof(struct vmcb, avic_page) == 0xe0, "APM 2 table B-1");
+static_assert(offsetof(struct vmcb, avic_logical) == 0xf0, "APM 2 table B-1");
+static_assert(offsetof(struct vmcb, avic_physical) == 0xf8, "APM 2 table B-1");
 static_assert(offsetof(struct vmcb, tr) == 0x490, "APM 2 table B-2");
 static_assert(offsetof(struct vmcb, cpl) == 0x4cb, "APM 2 table B-2");
 static_assert(offsetof(struct vmcb, efer) == 0x4d0, "APM 2 table B-2");

@@ -8,7 +8,7 @@
 #include "core/x86/msr.h"
 
 struct vmx_options vmx_options = {
-	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true, .flexpriority = true, .pml = true,
+	.ept = true, .ept_ad = true, .unrestricted_guest = true, .vpid = true, .vnmi = true, .flexpriority = true, .apicv = true, .pml = true, .preemption_timer = true,
 	.ple_gap = 128, .ple_window = 4096,
 };
 struct vmx_caps vmx_caps;
@@ -66,8 +66,11 @@ static void settle_options(struct vmx_caps *caps, u32 cpu2)
 	vmx_options.pml &= vmx_options.ept_ad && (cpu2 & CPU2_PML);
 	if (!(cpu2 & CPU2_PAUSE_LOOP))
 		vmx_options.ple_gap = 0;
-	if (!(caps->pin & PIN_PREEMPTION_TIMER))
+	if (!(caps->pin & PIN_PREEMPTION_TIMER)) {
+		vmx_options.preemption_timer = false;
 		vmx_options.longest_stay = 0;
+	}
+	caps->stay_shift = msr_or_0(MSR_VMX_MISC) & VMX_MISC_STAY_SHIFT;
 }
 
 static bool find_controls(struct vmx_caps *caps, unsigned true_ones)
@@ -78,7 +81,7 @@ static bool find_controls(struct vmx_caps *caps, unsigned true_ones)
 
 	/* Debug controls are ours to load (DR7), and so DEBUGCTL goes in and out as well */
 	if (!choose(MSR_VMX_PIN + true_ones, PIN_EXTERNAL_INTERRUPT | PIN_NMI,
-		    (vmx_options.vnmi ? PIN_VIRTUAL_NMIS : 0) | (vmx_options.longest_stay ? PIN_PREEMPTION_TIMER : 0), &caps->pin) ||
+		    (vmx_options.vnmi ? PIN_VIRTUAL_NMIS : 0) | (vmx_options.preemption_timer || vmx_options.longest_stay ? PIN_PREEMPTION_TIMER : 0), &caps->pin) ||
 	    !choose(MSR_VMX_CPU + true_ones, cpu_needed, CPU_SECONDARY | CPU_TPR_SHADOW, &caps->cpu) ||
 	    !choose(MSR_VMX_EXIT + true_ones, EXIT_CTL_HOST_64, EXIT_CTL_LOAD_EFER | EXIT_CTL_LOAD_PAT, &caps->exit) ||
 	    !choose(MSR_VMX_ENTRY + true_ones, ENTRY_CTL_LOAD_DEBUG, ENTRY_CTL_LOAD_EFER | ENTRY_CTL_LOAD_PAT, &caps->entry))

@@ -1,6 +1,7 @@
 /*
  * VM entry and VM exit, 26 and 27: the general registers and CR2, which the processor does not switch, and the host's stack pointer.
  */
+#include "core/x86/world.h"
 #include "engines/vmx/vmx.h"
 
 #define GPR(nr) [r##nr] "i"(offsetof(struct vmx_vcpu, vcpu.x86.gpr) + (nr) * sizeof(u64))
@@ -72,17 +73,8 @@ __attribute__((noinline)) bool vmx_enter(struct vmx_vcpu *c)
 		"mov %%r15, %c[r15](%%rcx)\n\t"
 		"xor %%eax, %%eax\n\t"
 		"xor %%edx, %%edx\n\t"
-		"xor %%ebx, %%ebx\n\t"
-		"xor %%esi, %%esi\n\t"
 		"xor %%edi, %%edi\n\t"
-		"xor %%r8d, %%r8d\n\t"
-		"xor %%r9d, %%r9d\n\t"
-		"xor %%r10d, %%r10d\n\t"
-		"xor %%r11d, %%r11d\n\t"
-		"xor %%r12d, %%r12d\n\t"
-		"xor %%r13d, %%r13d\n\t"
-		"xor %%r14d, %%r14d\n\t"
-		"xor %%r15d, %%r15d\n\t"
+		CLEAR_GUEST_REGISTERS
 		"pop %%rbp\n\t"
 		"call host_guest_left\n\t"
 		: "+c"(c)

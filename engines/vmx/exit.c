@@ -63,7 +63,7 @@ static void requeue(struct vmx_vcpu *c)
 }
 
 /*
- * See vmx_options.vectoring_by_svi: a vector is in service, nothing of its handler has run yet (which ends it before it enables interrupts), and
+ * See vmx_options.imprecise_delivery: a vector is in service, nothing of its handler has run yet (which ends it before it enables interrupts), and
  * it is no event that was injected.
  */
 static void mend_vectoring(struct vmx_vcpu *c)
@@ -72,6 +72,34 @@ static void mend_vectoring(struct vmx_vcpu *c)
 
 	if (svi && (svi != c->svi || !c->injected) && (c->vcpu.x86.rflags & RFLAGS_IF))
 		c->vectoring = EVENT_VALID | X86_EVENT_INTR << EVENT_TYPE_SHIFT | svi;
+}
+
+/*
+ * The same option: guest code had IF clear and stands at the first instruction of the handler of the vector in service. That did not happen. Such
+ * code is at CPL 0, so that CS and SS are as they were. Only 64-bit code: other than that takes its interrupts from the PIC in what the tests run.
+ */
+static void take_back_delivery(struct vmx_vcpu *c)
+{
+	struct vcpu *vcpu = &c->vcpu;
+	struct x86_state *s = &vcpu->x86;
+	struct { u64 rip, cs, rflags, rsp, ss; } frame;
+	u8 svi = INTERRUPT_STATUS_SVI(vmread(VMCS_GUEST_INTERRUPT_STATUS));
+	u16 gate[8];
+
+	if (!svi || (s->rflags & RFLAGS_IF) || !(s->efer & EFER_LMA) || !(s->seg[SEG_CS].ar & AR_L) || (s->seg[SEG_SS].ar & AR_DPL))
+		return;
+	vmx_state_sync(vcpu, REGS_SEG);
+	if (vcpu->emul.ops->read(&vcpu->emul, s->idt.base + svi * sizeof(gate), gate, sizeof(gate), EMUL_ACC_SYSTEM) != X86_CONTINUE ||
+	    s->rip != (gate[0] | (u64)gate[3] << 16 | (u64)gate[4] << 32 | (u64)gate[5] << 48))
+		return;
+	if (vcpu->emul.ops->read(&vcpu->emul, s->gpr[REG_SP], &frame, sizeof(frame), EMUL_ACC_SYSTEM) != X86_CONTINUE ||
+	    (frame.rflags & RFLAGS_IF) || frame.cs != s->seg[SEG_CS].sel || frame.ss != s->seg[SEG_SS].sel)
+		return;
+	s->rip = frame.rip;
+	s->rflags = frame.rflags;
+	s->gpr[REG_SP] = frame.rsp;
+	vmx_state_changed(vcpu, REGS_GPR | REGS_RIP);
+	lapic_take_back(vcpu, svi);
 }
 
 void vmx_deliver(struct vmx_vcpu *c, const struct x86_event *event, struct engine_exit *exit)
@@ -284,11 +312,14 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		exit->suberror = c->reason;
 		return;
 	}
-	if (unlikely(c->vectoring & EVENT_VALID)) {
-		if (vmx_options.vectoring_by_svi && c->virtual_interrupts)
+	if (unlikely(vmx_options.imprecise_delivery && c->virtual_interrupts)) {
+		if (c->vectoring & EVENT_VALID)
 			mend_vectoring(c);
-		requeue(c);
+		else if (reason == VMX_EXIT_EXTERNAL_INTERRUPT || reason == VMX_EXIT_PREEMPTION_TIMER)
+			take_back_delivery(c);
 	}
+	if (unlikely(c->vectoring & EVENT_VALID))
+		requeue(c);
 	if (vmx_options.vnmi)
 		undo_nmi_unblocking(c, reason);
 	switch (reason) {
@@ -331,8 +362,8 @@ void vmx_exit(struct vmx_vcpu *c, struct engine_exit *exit)
 		host_event_pml_full(c->vcpu.id);
 		break;
 	case VMX_EXIT_MACHINE_CHECK:
-	case VMX_EXIT_TPR_BELOW_THRESHOLD:
-	case VMX_EXIT_PREEMPTION_TIMER: break;
+	case VMX_EXIT_TPR_BELOW_THRESHOLD: break;
+	case VMX_EXIT_PREEMPTION_TIMER: lapic_timer_ended(vcpu); break;
 	default: exit->reason = EXIT_EMULATE; break; /* INVLPG, WBINVD, RDPMC ...; what the guest may not gets its #UD there */
 	}
 }

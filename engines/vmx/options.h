@@ -12,17 +12,16 @@
 struct vmx_options {
 	bool ept, ept_ad, unrestricted_guest, vpid, vnmi;
 	bool flexpriority; /* TPR shadow (29.3), and with EPT the APIC-access page (29.4) */
-	/* APIC-register virtualization, virtual-interrupt delivery, and virtualized x2APIC mode (29.1, 29.2, 29.5). Not unless asked for: boots of
-	 * Debian did not end with it in Bochs, two of seven, and whether that is Bochs's doing is not known. */
-	bool apicv;
+	bool apicv; /* APIC-register virtualization, virtual-interrupt delivery, and virtualized x2APIC mode (29.1, 29.2, 29.5) */
 	bool pml;	   /* page-modification logging (28.3.6) */
+	bool preemption_timer; /* the local APIC's timer, while a vCPU does not wait (25.5.1) */
 	unsigned ple_gap, ple_window; /* TSC ticks; a gap of 0: PAUSE does not exit */
 	/* The longest stay in guest code, in ticks of the preemption timer (25.5.1); 0: until something happens. Only for processors whose
 	 * interrupts do not end it: Bochs holds them back when guest code is entered with IF clear. */
 	unsigned longest_stay;
-	/* Which virtual interrupt an exit comes in the middle of is told by the vector in service. Only for processors whose IDT-vectoring
-	 * information (27.2.4) knows nothing of these: Bochs shows an older event's. */
-	bool vectoring_by_svi;
+	/* Virtual-interrupt delivery (29.2.2) is imprecise. Only for Bochs, where an exit in the middle of it shows an older event in the
+	 * IDT-vectoring information (27.2.4), and where, as an interrupt of the host's comes, a virtual one that waits for IF is delivered first. */
+	bool imprecise_delivery;
 };
 extern struct vmx_options vmx_options;
 

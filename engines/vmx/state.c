@@ -449,8 +449,8 @@ static void write_controls(struct vmx_vcpu *c)
 	bitmap = host_page_phys(msr_bitmap(c, cpu2));
 	if (bitmap != c->msr_bitmap_phys)
 		vmwrite(VMCS_MSR_BITMAP, c->msr_bitmap_phys = bitmap);
-	if (c->tsc_offset != vcpu->tsc_offset)
-		vmwrite(VMCS_TSC_OFFSET, c->tsc_offset = vcpu->tsc_offset);
+	if (c->tsc_offset != vcpu->host_tsc_offset)
+		vmwrite(VMCS_TSC_OFFSET, c->tsc_offset = vcpu->host_tsc_offset);
 	if ((cpu2 & CPU2_TSC_SCALING) && c->tsc_multiplier != vcpu->tsc_ratio << 16)
 		vmwrite(VMCS_TSC_MULTIPLIER, c->tsc_multiplier = vcpu->tsc_ratio << 16); /* 24.6.5: 16.48; ours is 32.32 */
 }
@@ -469,6 +469,17 @@ static void write_virtual_interrupts(struct vmx_vcpu *c)
 	}
 }
 
+/* The preemption timer counts once in 2^stay_shift ticks of the TSC; what is left is rounded up, for what ends too early would begin again. */
+static void write_stay(struct vmx_vcpu *c)
+{
+	u64 stay = vmx_options.longest_stay ? vmx_options.longest_stay : ~0U, left = lapic_timer_left(&c->vcpu);
+
+	if (left != ~0ULL)
+		stay = MIN(stay, (left >> vmx_caps.stay_shift) + 1);
+	if (stay != c->stay)
+		vmwrite(VMCS_PREEMPTION_TIMER, c->stay = stay);
+}
+
 void vmx_state_entry(struct vmx_vcpu *c, const struct x86_event *event)
 {
 	const struct x86_state *s = &c->vcpu.x86;
@@ -484,8 +495,8 @@ void vmx_state_entry(struct vmx_vcpu *c, const struct x86_event *event)
 		if (unlikely(threshold != c->tpr_threshold))
 			vmwrite(VMCS_TPR_THRESHOLD, c->tpr_threshold = threshold);
 	}
-	if (unlikely(vmx_options.longest_stay))
-		vmwrite(VMCS_PREEMPTION_TIMER, vmx_options.longest_stay);
+	if (vmx_caps.pin & PIN_PREEMPTION_TIMER)
+		write_stay(c);
 	/* 26.3.1.5: an interrupt that is injected finds none of these */
 	if (event && (event->type == X86_EVENT_INTR || event->type == X86_EVENT_NMI))
 		interruptibility = 0;

@@ -258,6 +258,7 @@ enum vmx_exit_reason {
 #define MSR_VMX_EXIT	      0x483
 #define MSR_VMX_ENTRY	      0x484
 #define MSR_VMX_MISC	      0x485
+#define VMX_MISC_STAY_SHIFT   31 /* A.6 */
 #define MSR_VMX_CR0_FIXED0    0x486
 #define MSR_VMX_CR0_FIXED1    0x487
 #define MSR_VMX_CR4_FIXED0    0x488
@@ -301,18 +302,24 @@ struct vmx_msr_entry {
 };
 _Static_assert(sizeof(struct vmx_msr_entry) == 16, "SDM 3C table 24-13");
 
+/*
+ * When the machine goes down, VMX operation ends on all CPUs with VMs still there, whose clients go on calling: each of these instructions
+ * is #UD then. No guest is entered any more, and what comes of the state of one does not matter: the instruction is passed over.
+ */
+#define PASSED_OVER(insn) "1: " insn "\n2:\n\t" HOST_FIXUP("1b", "2b")
+
 /* Of the VMCS that is loaded on this CPU. What is read and written here exists, so neither can fail. */
 static inline u64 vmread(enum vmcs_field field)
 {
-	u64 value;
+	u64 value = 0;
 
-	__asm__ volatile("vmread %1, %0" : "=r"(value) : "r"((u64)field) : "cc");
+	__asm__ volatile(PASSED_OVER("vmread %1, %0") : "+r"(value) : "r"((u64)field) : "cc");
 	return value;
 }
 
 static inline void vmwrite(u64 field, u64 value)
 {
-	__asm__ volatile("vmwrite %1, %0" : : "r"(field), "rm"(value) : "cc");
+	__asm__ volatile(PASSED_OVER("vmwrite %1, %0") : : "r"(field), "rm"(value) : "cc");
 }
 
 /* Each: true when it went well. @phys: of a VMCS, of the VMXON region. */
@@ -328,7 +335,7 @@ static inline bool vmclear(u64 phys)
 {
 	bool failed;
 
-	__asm__ volatile("vmclear %1" : "=@ccbe"(failed) : "m"(phys) : "memory");
+	__asm__ volatile(PASSED_OVER("vmclear %1") : "=@ccbe"(failed) : "m"(phys) : "memory");
 	return !failed;
 }
 
@@ -336,7 +343,7 @@ static inline bool vmptrld(u64 phys)
 {
 	bool failed;
 
-	__asm__ volatile("vmptrld %1" : "=@ccbe"(failed) : "m"(phys) : "memory");
+	__asm__ volatile(PASSED_OVER("vmptrld %1") : "=@ccbe"(failed) : "m"(phys) : "memory");
 	return !failed;
 }
 
@@ -350,7 +357,7 @@ static inline bool invept(u64 type, u64 eptp)
 	struct { u64 eptp, reserved; } operand = { eptp, 0 };
 	bool failed;
 
-	__asm__ volatile("invept %1, %2" : "=@ccbe"(failed) : "m"(operand), "r"(type) : "memory");
+	__asm__ volatile(PASSED_OVER("invept %1, %2") : "=@ccbe"(failed) : "m"(operand), "r"(type) : "memory");
 	return !failed;
 }
 
@@ -359,7 +366,7 @@ static inline bool invvpid(u64 type, u16 vpid, u64 la)
 	struct { u64 vpid, la; } operand = { vpid, la };
 	bool failed;
 
-	__asm__ volatile("invvpid %1, %2" : "=@ccbe"(failed) : "m"(operand), "r"(type) : "memory");
+	__asm__ volatile(PASSED_OVER("invvpid %1, %2") : "=@ccbe"(failed) : "m"(operand), "r"(type) : "memory");
 	return !failed;
 }
 

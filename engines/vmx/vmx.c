@@ -77,6 +77,8 @@ int vmx_setup(void)
 		vmx_engine.set_tsc_khz = NULL;
 	if (!vmx_options.apicv)
 		vmx_engine.virtual_interrupts = NULL;
+	if (!vmx_options.preemption_timer)
+		vmx_engine.keeps_timer = NULL;
 	error = vmx_cpus_create();
 	if (!error)
 		error = make_msr_bitmaps();
@@ -95,7 +97,9 @@ static int make_apic_access_page(struct vmx_vm *v)
 	v->apic_access = host_page_alloc();
 	if (!v->apic_access)
 		return -ENOMEM;
+	host_mutex_init(&v->apic_mutex);
 	mmu_own_page(v->mmu, LAPIC_USUAL_ADDRESS >> HOST_PAGE_SHIFT, host_page_phys(v->apic_access));
+	v->apic_mapped = true;
 	return 0;
 }
 
@@ -104,8 +108,10 @@ static void vmx_vm_destroy(struct vm *vm)
 	struct vmx_vm *v = to_vmx_vm(vm);
 
 	mmu_destroy(v->mmu);
-	if (v->apic_access)
-		host_page_free(v->apic_access);
+	if (!v->apic_access)
+		return;
+	host_page_free(v->apic_access);
+	host_mutex_destroy(&v->apic_mutex);
 }
 
 static int vmx_vm_init(struct vm *vm)
@@ -208,6 +214,12 @@ static bool vmx_virtual_interrupts(struct vcpu *vcpu, bool on)
 	return c->virtual_interrupts;
 }
 
+/* Code that is emulated is left by nothing but requests. */
+static bool vmx_keeps_timer(struct vcpu *vcpu)
+{
+	return to_vmx(vcpu)->runnable && host_tsc_khz();
+}
+
 static void vmx_kick(struct vcpu *vcpu)
 {
 	/* The interrupt of host_thread_kick() is what makes an exit */
@@ -247,22 +259,32 @@ static void vmx_slot_dirty_sync(struct vm *vm)
 }
 
 /*
- * The page of the local APIC is one for all vCPUs: once one of them has its APIC elsewhere, or none, or the client has the APICs, accesses
- * exit as those to any device. False: the vCPU was out of guest code meanwhile.
+ * The page of the local APIC is one for all vCPUs: while one of them has its APIC elsewhere, or none, or the client has the APICs, accesses
+ * exit as those to any device. A vCPU that moves its APIC comes here before it runs guest code again, so whoever is in guest code while the page
+ * comes back has it where the page is. False: the vCPU was out of guest code meanwhile.
  */
 static bool apic_page_is_right(struct vmx_vcpu *c)
 {
 	struct vmx_vm *v = to_vmx_vm(c->vcpu.vm);
+	bool elsewhere, map;
 
 	c->apic_base = c->vcpu.apic_base;
 	c->apic_place = lapic_place(&c->vcpu);
 	/* "Virtualize APIC accesses" may come on: 28.4.3.4 */
 	c->flush |= FLUSH_LINEAR | FLUSH_GPA;
-	if (!v->apic_access || c->apic_place == LAPIC_AT_USUAL_ADDRESS || __atomic_load_n(&v->apic_moved, __ATOMIC_ACQUIRE))
+	elsewhere = c->apic_place != LAPIC_AT_USUAL_ADDRESS;
+	if (!v->apic_access || elsewhere == c->apic_elsewhere)
 		return true;
 	vcpu_leave_guest(&c->vcpu);
-	mmu_own_page(v->mmu, 0, 0);
-	__atomic_store_n(&v->apic_moved, true, __ATOMIC_RELEASE);
+	c->apic_elsewhere = elsewhere;
+	host_mutex_lock(&v->apic_mutex);
+	v->apics_elsewhere += elsewhere ? 1 : -1;
+	map = !v->apics_elsewhere;
+	if (map != v->apic_mapped) {
+		mmu_own_page(v->mmu, map ? LAPIC_USUAL_ADDRESS >> HOST_PAGE_SHIFT : 0, map ? host_page_phys(v->apic_access) : 0);
+		v->apic_mapped = map;
+	}
+	host_mutex_unlock(&v->apic_mutex);
 	return false;
 }
 
@@ -363,6 +385,7 @@ static void vmx_vcpu_run(struct vcpu *vcpu, struct engine_exit *exit)
 		goto out;
 	vmx_state_flush(c);
 	if (unlikely(!c->runnable)) {
+		lapic_timer_to_host(vcpu);
 		if (injects)
 			vmx_deliver(c, &event, exit);
 		else
@@ -401,6 +424,7 @@ struct engine_ops vmx_engine = {
 	.inject = vmx_inject,
 	.request_window = vmx_request_window,
 	.virtual_interrupts = vmx_virtual_interrupts,
+	.keeps_timer = vmx_keeps_timer,
 	.kick = vmx_kick,
 	.tlb_flush = vmx_tlb_flush,
 	.slot_flush = vmx_slot_flush,

@@ -28,6 +28,7 @@ struct vmx_caps {
 	u32 cpu2_optional;		 /* RDTSCP, INVPCID: for guests whose CPUID shows them; APIC_ACCESSES, PML: see vmx_vcpu */
 	u64 cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
 	u64 ept_vpid;
+	u8 stay_shift; /* the preemption timer counts when this bit of the TSC changes: A.6 */
 	bool efer, pat; /* switched by VM entry and exit */
 	bool spec_ctrl, tsc_aux;
 	u64 host_xcr0; /* 0: the host does not use XSAVE */
@@ -63,7 +64,9 @@ struct vmx_vm {
 	struct vm vm;
 	struct mmu *mmu;
 	void *apic_access; /* (i) the page that stands for local APICs; NULL: none does */
-	bool apic_moved;   /* (a) some vCPU has its elsewhere, so that no page can */
+	struct host_mutex apic_mutex; /* of the two: */
+	unsigned apics_elsewhere;     /* vCPUs that have theirs where the page is not, or none: while there are any, no page can stand for them */
+	bool apic_mapped;	      /* the nested tables have the page */
 };
 
 struct vmx_vcpu {
@@ -94,7 +97,9 @@ struct vmx_vcpu {
 
 	u64 apic_base; /* as it was when the page was last looked at */
 	u8 apic_place; /* enum lapic_place, by that */
+	bool apic_elsewhere; /* counted in apics_elsewhere */
 	u64 eoi_exits[4];
+	u32 stay; /* the preemption timer's value */
 	u8 tpr_threshold, svi; /* the latter of the last entry with virtual_interrupts */
 	u8 flush;	 /* FLUSH_* */
 	bool runnable;	 /* the processor can run the state as it is; else it is emulated */

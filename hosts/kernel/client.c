@@ -8,7 +8,7 @@
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
-/* What page tables and devices' registers are read and written with comes by words: those need no general copy. */
+/* What page tables and devices' registers are read and written with comes by words, an instruction in two: no need for a general copy. */
 #define COPY_WORD_FROM(type)                                                                                           \
 	case sizeof(type): {                                                                                           \
 		type value;                                                                                            \
@@ -25,6 +25,15 @@ int host_copy_from_client(void *dst, u64 src, size_t len)
 	COPY_WORD_FROM(u16)
 	COPY_WORD_FROM(u32)
 	COPY_WORD_FROM(u64)
+	}
+	if (len > sizeof(u64) && len < 2 * sizeof(u64)) {
+		u64 first, last;
+
+		if (get_user(first, (const u64 __user *)src) || get_user(last, (const u64 __user *)(src + len - sizeof(u64))))
+			return -EFAULT;
+		memcpy(dst, &first, sizeof(u64));
+		memcpy(dst + len - sizeof(u64), &last, sizeof(u64));
+		return 0;
 	}
 	return copy_from_user(dst, (const void __user *)src, len) ? -EFAULT : 0;
 }
@@ -108,6 +117,8 @@ static int get_unmanaged(u64 hva, bool write, struct host_client_page *page)
 	struct vm_area_struct *vma;
 	unsigned long pfn = 0;
 	bool writable = false, unlocked = false;
+	/* A mapping may go as soon as it came. One that is there and still cannot be followed, by a huge page for one, stays so. */
+	unsigned tries = 16;
 	int r = -EFAULT;
 
 	mmap_read_lock(mm);
@@ -146,10 +157,10 @@ static int get_unmanaged(u64 hva, bool write, struct host_client_page *page)
 		if (r)
 			break;
 		r = -EAGAIN;
-	} while (!fatal_signal_pending(current));
+	} while (--tries && !fatal_signal_pending(current));
 	mmap_read_unlock(mm);
 	if (r)
-		return r == -EAGAIN ? -EINTR : page_error(r);
+		return r == -EAGAIN && tries ? -EINTR : page_error(r);
 	page->phys = PFN_PHYS(pfn);
 	page->writable = writable;
 	page->memory = page_is_ram(pfn);

@@ -44,6 +44,18 @@ int strncmp(const char *a, const char *b, size_t size);
 
 #include "host_sizes.h"
 
+/**
+ * In inline assembly: when the instruction at label @from faults, what comes next is at label @to. For what cannot fault while the
+ * machine is not going down.
+ */
+#define HOST_FIXUP(from, to)                                                                                           \
+	".pushsection __ex_table, \"a\"\n\t"                                                                           \
+	".balign 4\n\t"                                                                                                \
+	".long (" from ") - ., (" to ") - ., " HOST_STRING(HOST_EX_TYPE) "\n\t"                                        \
+	".popsection\n\t"
+#define HOST_STRING(value)  HOST_STRING_(value)
+#define HOST_STRING_(value) #value
+
 struct host_mutex {
 	unsigned long words[HOST_MUTEX_WORDS];
 };

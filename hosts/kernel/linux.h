@@ -50,5 +50,6 @@ void host_stats_open(void);
 void host_stats_close(void);
 /** Guest code is not entered any more; KVM_RUN gives -EIO. */
 void host_stop_guests(void);
+bool host_guests_stopped(void);
 
 #endif

@@ -21,6 +21,11 @@ void host_mutex_lock(struct host_mutex *m)
 	mutex_lock(INSIDE(struct mutex, m));
 }
 
+int host_mutex_lock_killable(struct host_mutex *m)
+{
+	return mutex_lock_killable(INSIDE(struct mutex, m));
+}
+
 void host_mutex_unlock(struct host_mutex *m)
 {
 	mutex_unlock(INSIDE(struct mutex, m));

@@ -1,8 +1,9 @@
-/* Not linked: how many words Linux's structures take in this configuration, read from the assembly into host_sizes.h. */
+/* Not linked: how many words Linux's structures take in this configuration, and the like, read from the assembly into host_sizes.h. */
 #define HOST_COUNTS_SIZES
 #include "hosts/kernel/linux.h"
 
 #include <linux/kbuild.h>
+#include <asm/extable_fixup_types.h>
 
 #define WORDS(name, type) DEFINE(HOST_##name##_WORDS, DIV_ROUND_UP(sizeof(type), sizeof(long)))
 
@@ -18,5 +19,6 @@ int main(void)
 	WORDS(SCHED, struct sched_inside);
 	WORDS(MM_WATCH, struct mm_watch_inside);
 	WORDS(SHRINKER, struct shrinker);
+	DEFINE(HOST_EX_TYPE, EX_TYPE_DEFAULT);
 	return 0;
 }

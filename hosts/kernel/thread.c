@@ -81,6 +81,11 @@ void host_stop_guests(void)
 	WRITE_ONCE(stopped, true);
 }
 
+bool host_guests_stopped(void)
+{
+	return READ_ONCE(stopped);
+}
+
 bool host_work_pending(void)
 {
 	return need_resched() || READ_ONCE(stopped) || (test_thread_flag(TIF_NOTIFY_RESUME) && has_deferred_work());

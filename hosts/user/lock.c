@@ -19,6 +19,13 @@ void host_mutex_lock(struct host_mutex *m)
 	pthread_mutex_lock(&m->mutex);
 }
 
+/* A thread that dies takes its process with it, whatever it waits for. */
+int host_mutex_lock_killable(struct host_mutex *m)
+{
+	pthread_mutex_lock(&m->mutex);
+	return 0;
+}
+
 void host_mutex_unlock(struct host_mutex *m)
 {
 	pthread_mutex_unlock(&m->mutex);

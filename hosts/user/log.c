@@ -102,17 +102,6 @@ int host_vsnprintf(char *buf, size_t size, const char *fmt, va_list ap)
 	return vsnprintf(buf, size, fmt, ap);
 }
 
-int host_snprintf(char *buf, size_t size, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = host_vsnprintf(buf, size, fmt, ap);
-	va_end(ap);
-	return n;
-}
-
 static u32 pid;
 
 static void forget_pid(void)

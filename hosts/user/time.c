@@ -26,7 +26,7 @@ u64 host_realtime_ns(void)
 }
 
 /* The second number of /proc/PID/task/TID/schedstat. Opened each time: vCPU threads come and go with their descriptors. */
-u64 host_run_delay_ns(void)
+static u64 read_run_delay(void)
 {
 	HOST_KEEP_VECTORS;
 	unsigned long long delay = 0;
@@ -40,6 +40,20 @@ u64 host_run_delay_ns(void)
 	syscall(SYS_close, fd);
 	text[n > 0 ? n : 0] = 0;
 	return sscanf(text, "%*u %llu", &delay) == 1 ? delay : 0;
+}
+
+#define RUN_DELAY_NS 4000000 /* a tick: to look more often would cost more than it tells */
+
+u64 host_run_delay_ns(void)
+{
+	static __thread __attribute__((tls_model("initial-exec"))) u64 delay, looked;
+	u64 now = host_now_ns();
+
+	if (!looked || now - looked >= RUN_DELAY_NS) {
+		delay = read_run_delay();
+		looked = now;
+	}
+	return delay;
 }
 
 /* Linux itself trusts the TSC as a clock only after it has watched it, across all CPUs: it is listed then. */

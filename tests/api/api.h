@@ -60,12 +60,12 @@ bool guest_init_cap(struct guest *g, unsigned pages, uint32_t cap, uint64_t arg)
 void guest_done(struct guest *g);
 /** Real mode at 0000:@ip with flat segments, and @code there. */
 void guest_code(struct guest *g, uint16_t ip, const void *code, size_t len);
+/** Segments of 64-bit mode: code by selector 8, data by 16, of a GDT of three at @gdt; 256 gates at @idt. The control registers stay. */
+void long_segments(struct kvm_sregs *s, uint64_t gdt, uint64_t idt);
 /**
  * 64-bit mode at @ip < 32 KiB and @code there: the first 64 MiB and the local APIC's page are mapped where they are, RSP is 0x8000. Pages 8
  * to 13 are tables then; guest_gate() fills in the IDT.
  */
-/** Segments of 64-bit mode: code by selector 8, data by 16, of a GDT of three at @gdt; 256 gates at @idt. The control registers stay. */
-void long_segments(struct kvm_sregs *s, uint64_t gdt, uint64_t idt);
 void guest_long_code(struct guest *g, uint16_t ip, const void *code, size_t len);
 /** An interrupt @vector of that guest's goes to @ip, where @code is. */
 void guest_gate(struct guest *g, uint8_t vector, uint16_t ip, const void *code, size_t len);

@@ -3,6 +3,7 @@
  * sees and changes meanwhile. Engines may leave all this to the processor, and take it back at any time.
  */
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "tests/api/api.h"
 
@@ -189,6 +190,132 @@ static void x2apic(void)
 	tap_ok(leaves_with(&g, 0x12, 0), "the ICR is as it was");
 	tap_ok(leaves_with(&g, 0x13, 0x40061) && counted(&g) == TIMES + 1, "and sends interrupts too");
 	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x20, "an EOI other than 0 faults");
+	guest_done(&g);
+}
+
+/* The registers follow IA32_APIC_BASE, away and back; what spares exits at the usual address does so again then. */
+static void moved(void)
+{
+	static const char code[] =
+		APIC_WRITE("\x80\x00", "\x20\x00\x00\x00") APIC_READ("\x80\x00") OUT("\x10")
+		APIC_READ("\x80\x00") OUT("\x11")	/* nothing of the APIC's meanwhile */
+		APIC_READ("\x80\x00") OUT("\x12")
+		"\x41\xbf\xc8\x00\x00\x00"		/* mov r15d, 200 */
+		APIC_READ("\x80\x00") "\x41\xff\xcf\x75\xf4" /* dec r15d; jnz */
+		OUT("\x13");
+	static const char handler[] = IRETQ;
+	struct kvm_sregs sregs;
+	struct guest g;
+
+	if (!guest_init_irqchip(&g, 16) || !begin(&g, code, sizeof(code), handler, sizeof(handler)))
+		return;
+	tap_ok(leaves_with(&g, 0x10, 0x20), "the TPR where it usually is");
+	api.ioctl(g.vcpu, KVM_GET_SREGS, &sregs);
+	sregs.apic_base += 0x100000;
+	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS, &sregs), "the APIC moves");
+	tap_ok(guest_run(&g) == KVM_EXIT_MMIO && g.run->mmio.phys_addr == 0xfee00080, "there is nothing");
+	*(uint32_t *)g.run->mmio.data = 0x77;
+	tap_ok(leaves_with(&g, 0x11, 0x77), "but what the client has there");
+	sregs.apic_base -= 0x100000;
+	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS, &sregs), "and comes back");
+	tap_ok(leaves_with(&g, 0x12, 0x20), "its TPR is there again");
+	tap_ok(leaves_with(&g, 0x13, 0x20), "two hundred times");
+	guest_done(&g);
+}
+
+/* ---- what waits for IF ----------------------------------------------------------------------------------------------- */
+
+#define SELF_XAPIC(vector)  APIC_WRITE("\x00\x03", vector "\x00\x04\x00")
+#define SELF_X2APIC(vector) X2APIC("\x3f") "\x31\xd2\xb8" vector "\x00\x00\x00\x0f\x30"
+#define EOI_X2APIC	    X2APIC("\x0b") WRMSR_0
+#define SPIN		    "\xb9\xf4\x01\x00\x00\xff\xc9\x75\xfc" /* mov ecx, 500; 1: dec ecx; jnz 1b */
+/* cli; two to itself; what [r14] gains meanwhile goes to R12; sti; nop. Back to the first @back bytes before the end. */
+#define WAITING(self, back)                                                                                                                      \
+	"\x45\x31\xe4\x41\xbf\xe8\x03\x00\x00" /* xor r12d, r12d; mov r15d, 1000 */                                                            \
+	"\xfa" self("\x61") self("\x31") "\x41\x8b\x1e" SPIN "\x41\x2b\x1e\x41\x09\xdc\xfb\x90\x41\xff\xcf\x75" back                       \
+	"\x44\x89\xe0" OUT("\x10")
+#define PUSHED(code) "\x50\x51\x52" code "\x5a\x59\x58" IRETQ /* push and pop RAX, RCX, RDX */
+/* Ends its own interrupt, and the other, whose priority is lower, has to wait for IRET: what [r14 + 4] gains goes to R12, too. */
+#define FIRST(eoi)  PUSHED(COUNT eoi "\x41\x8b\x46\x04" SPIN "\x41\x2b\x46\x04\x41\x09\xc4")
+#define SECOND(eoi) PUSHED("\x41\xff\x46\x04" eoi)
+
+static void waits(bool x2)
+{
+	static const char code[] = WAITING(SELF_XAPIC, "\xd0"), x2_code[] = WAITING(SELF_X2APIC, "\xca");
+	static const char first[] = FIRST(EOI), x2_first[] = FIRST(EOI_X2APIC), second[] = SECOND(EOI), x2_second[] = SECOND(EOI_X2APIC);
+	struct kvm_sregs sregs;
+	struct guest g;
+
+	if (!guest_init_irqchip(&g, 16))
+		return;
+	if (x2)
+		begin(&g, x2_code, sizeof(x2_code), x2_first, sizeof(x2_first));
+	else
+		begin(&g, code, sizeof(code), first, sizeof(first));
+	guest_gate(&g, 0x31, HANDLER + 0x100, x2 ? x2_second : second, x2 ? sizeof(x2_second) : sizeof(second));
+	api.ioctl(g.vcpu, KVM_GET_SREGS, &sregs);
+	sregs.apic_base |= x2 ? 0x400 : 0;
+	accepts(api.ioctl(g.vcpu, KVM_SET_SREGS, &sregs), x2 ? "x2APIC mode" : "xAPIC mode");
+	tap_ok(leaves_with(&g, 0x10, 0), "an interrupt to itself waits for IF, and for IRET");
+	equals(counted(&g), 1000, "each arrives");
+	equals(*(uint32_t *)(g.mem + COUNTER + 4), 1000, "and each that waited for another");
+	guest_done(&g);
+}
+
+static void xapic_waits(void)
+{
+	waits(false);
+}
+
+static void x2apic_waits(void)
+{
+	waits(true);
+}
+
+/* ---- the timer -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* While the guest runs all the time, and while it waits. */
+static void timer(void)
+{
+	static const char code[] =
+		APIC_WRITE("\xe0\x03", "\x0b\x00\x00\x00") "\xfb"	   /* a nanosecond each; sti */
+		APIC_WRITE("\x20\x03", "\x61\x00\x02\x00")		   /* periodic */
+		APIC_WRITE("\x80\x03", "\x40\x42\x0f\x00")		   /* a millisecond */
+		"\x41\x8b\x06\x83\xf8\x32\x72\xf8"			   /* 1: mov eax, [r14]; cmp eax, TIMES; jb 1b */
+		APIC_WRITE("\x80\x03", "\x00\x00\x00\x00") OUT("\x10") /* off */
+		"\xfa" APIC_WRITE("\x20\x03", "\x61\x00\x00\x00")	   /* cli; one-shot */
+		APIC_WRITE("\x80\x03", "\x40\x42\x0f\x00")
+		"\xfb\xf4" OUT("\x11")				   /* sti; hlt */
+		"\xfa" APIC_WRITE("\x80\x03", "\x40\x42\x0f\x00") OUT("\x12")
+		"\xfb\x90" OUT("\x13");
+	static const char handler[] = COUNT EOI IRETQ;
+	const struct timespec wait = { 0, 5000000 };
+	uint64_t start = now_ns(), passed;
+	uint32_t ticks;
+	struct guest g;
+
+	if (!guest_init_irqchip(&g, 16) || !begin(&g, code, sizeof(code), handler, sizeof(handler)))
+		return;
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x10, "a periodic timer interrupts a guest that does not wait");
+	passed = now_ns() - start;
+	ticks = counted(&g); /* one more if it came as the timer was being stopped */
+	if (!tap_ok(passed >= (TIMES - 1) * 1000000, "in its time, not earlier"))
+		tap_diag("%u times a millisecond took %llu ns", TIMES, (unsigned long long)passed);
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x11, "one that fires once wakes a guest that waits");
+	equals(counted(&g), ticks + 1, "with one interrupt");
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x12, "it is set again, and the client has the vCPU");
+	nanosleep(&wait, NULL);
+	tap_ok(arrives(&g, 0x61), "when the time is over the interrupt is there");
+	tap_ok(guest_run(&g) == KVM_EXIT_IO && g.run->io.port == 0x13, "the guest goes on");
+	equals(counted(&g), ticks + 2, "and takes it");
 	guest_done(&g);
 }
 
@@ -389,6 +516,10 @@ const struct api_case api_cases[] = {
 	{ "priority", priority },
 	{ "xapic", xapic },
 	{ "x2apic", x2apic },
+	{ "moved", moved },
+	{ "xapic-waits", xapic_waits },
+	{ "x2apic-waits", x2apic_waits },
+	{ "timer", timer },
 	{ "registers", registers },
 	{ "changes", changes },
 	{ "level", level },

@@ -54,6 +54,48 @@ static void ports(void)
 	guest_done(&g);
 }
 
+/* DR7.GD of the client's: the guest's accesses of debug registers are the client's to see. */
+static void general_detect(void)
+{
+	static const uint8_t code[] = {
+		0x0f, 0x21, 0xc3,	/* mov ebx, dr0 */
+		0x0f, 0x23, 0xc8,	/* mov dr1, eax */
+		0xf4,
+	};
+	struct kvm_guest_debug d = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP, .arch.debugreg[7] = 0x400 | 1 << 13 };
+	struct kvm_debugregs dr;
+	struct kvm_regs regs;
+	struct guest g;
+
+	if (!guest_init(&g, 16))
+		return;
+	guest_code(&g, 0x1000, code, sizeof(code));
+	accepts(api.ioctl(g.vcpu, KVM_SET_GUEST_DEBUG, &d), "breakpoints with general detect");
+	equals(guest_run(&g), KVM_EXIT_DEBUG, "a read of DR0 is the client's");
+	tap_ok(g.run->debug.arch.exception == 1 && g.run->debug.arch.pc == 0x1000 && g.run->debug.arch.dr6 == (0xffff0ff0 | 1 << 13),
+	       "#DB, DR6.BD, at the instruction (%u, %llx, %llx)", g.run->debug.arch.exception, (unsigned long long)g.run->debug.arch.pc,
+	       (unsigned long long)g.run->debug.arch.dr6);
+	equals(guest_run(&g), KVM_EXIT_DEBUG, "and again, until it lets it pass");
+	api.ioctl(g.vcpu, KVM_GET_DEBUGREGS, &dr);
+	tap_ok(dr.dr7 == 0x400 && !(dr.dr6 & 1 << 13), "the guest's own registers know nothing of it");
+	d.arch.debugreg[7] = 0x400;
+	accepts(api.ioctl(g.vcpu, KVM_SET_GUEST_DEBUG, &d), "without");
+	api.ioctl(g.vcpu, KVM_GET_REGS, &regs);
+	regs.rip = 0x1003;
+	api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest goes on");
+	d.arch.debugreg[7] |= 1 << 13;
+	api.ioctl(g.vcpu, KVM_SET_GUEST_DEBUG, &d);
+	regs.rip = 0x1003;
+	api.ioctl(g.vcpu, KVM_SET_REGS, &regs);
+	equals(guest_run(&g), KVM_EXIT_DEBUG, "so is a write of DR1");
+	equals(g.run->debug.arch.pc, 0x1003, "at that instruction");
+	d.control = 0;
+	accepts(api.ioctl(g.vcpu, KVM_SET_GUEST_DEBUG, &d), "no debugging");
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest has its debug registers");
+	guest_done(&g);
+}
+
 static void string_ports(void)
 {
 	static const uint8_t code[] = {
@@ -970,6 +1012,7 @@ static void disabled_exits(void)
 const struct api_case api_cases[] = {
 	{ "halt", halt },
 	{ "ports", ports },
+	{ "general-detect", general_detect },
 	{ "string-ports", string_ports },
 	{ "mmio", mmio },
 	{ "read-only", read_only },

@@ -254,10 +254,18 @@ static void start_vcpu(struct actor *a, int vcpu)
 	api.ioctl(vcpu, KVM_SET_REGS, &regs);
 }
 
-static void *map(size_t size)
+/*
+ * Where the guest's memory is: far below what the kernel chooses by itself, from the top down. mover() leaves holes there and maps over
+ * them, and must not find what somebody else in this process has mapped meanwhile: a stack, libtrine's own memory. The sanitizers leave a
+ * program few places of its own; this is one with each of them.
+ */
+#define GUEST_AT ((void *)0x7e9000000000)
+
+/* At @at, NULL: anywhere. */
+static void *map(void *at, size_t size)
 {
 	/* With a hole behind it */
-	uint8_t *p = mmap(NULL, size + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *p = mmap(at, size + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 
 	return p == MAP_FAILED || mprotect(p + size, 4096, PROT_NONE) ? NULL : p;
 }
@@ -281,12 +289,12 @@ static bool storm(unsigned round, int ms, unsigned long count[2])
 	bool good;
 
 	sigaction(SIGUSR1, &action, NULL);
-	s.guest = map(GUEST_SIZE);
+	s.guest = map(GUEST_AT, GUEST_SIZE);
 	s.vm = api.ioctl(api_system(), KVM_CREATE_VM, 0UL);
 	s.run_size = (size_t)api.ioctl(api_system(), KVM_GET_VCPU_MMAP_SIZE, 0UL);
 	good = s.guest && s.vm >= 0 && s.eventfd >= 0;
 	for (i = 0; i < n; i++) {
-		actors[i] = (struct actor){ .storm = &s, .random = (round + 1) * 0x9e3779b97f4a7c15ULL + i, .arena = map(ARENA_SIZE) };
+		actors[i] = (struct actor){ .storm = &s, .random = (round + 1) * 0x9e3779b97f4a7c15ULL + i, .arena = map(NULL, ARENA_SIZE) };
 		good = good && actors[i].arena;
 	}
 	if (!good)

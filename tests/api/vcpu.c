@@ -1,4 +1,7 @@
 /* A vCPU's state: every KVM_GET_* and KVM_SET_*, what they refuse, and who else may be calling them. */
+#include <linux/kvm_para.h>
+#include <sched.h>
+
 #include "tests/api/api.h"
 
 static void creation(void)
@@ -516,6 +519,96 @@ static void races(void)
 	guest_done(&g);
 }
 
+/* ---- steal time ------------------------------------------------------------------------------------------------ */
+
+/* Nanoseconds for which this thread waited for a processor; 0 where the host does not say. */
+static uint64_t run_delay(void)
+{
+	unsigned long long ns = 0;
+	FILE *f = fopen("/proc/thread-self/schedstat", "re");
+
+	if (!f || fscanf(f, "%*u %llu", &ns) != 1)
+		ns = 0;
+	if (f)
+		fclose(f);
+	return ns;
+}
+
+static void *busy(void *end)
+{
+	while (!__atomic_load_n((bool *)end, __ATOMIC_ACQUIRE))
+		;
+	return NULL;
+}
+
+/* Another thread on this one's processor, until that has taken @ns of its time or, where nothing is taken, for a while. */
+static void be_stolen_from(uint64_t ns)
+{
+	uint64_t start = run_delay();
+	pthread_t thread;
+	bool end = false;
+	int tries = 0;
+
+	if (pthread_create(&thread, NULL, busy, &end))
+		return;
+	while (run_delay() - start < ns && ++tries < 1000000)
+		sched_yield();
+	__atomic_store_n(&end, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
+}
+
+static void steal_time(void)
+{
+	enum { PAGE = 0x3000, STOLEN = 20000000 };
+	static const uint8_t code[] = { 0xf4, 0xeb, 0xfd }; /* 1: hlt; jmp 1b */
+	struct { struct kvm_msrs head; struct kvm_msr_entry entry; } msr = {
+		.head.nmsrs = 1, .entry = { .index = MSR_KVM_STEAL_TIME, .data = PAGE | KVM_MSR_ENABLED },
+	};
+	cpu_set_t before, one;
+	uint64_t first, began, delay;
+	struct kvm_steal_time *st;
+	uint32_t version;
+	struct guest g;
+	int cpu;
+
+	if (!guest_init(&g, 16))
+		return;
+	st = (struct kvm_steal_time *)(g.mem + PAGE);
+	guest_code(&g, 0x1000, code, sizeof(code));
+	equals(api.ioctl(g.vcpu, KVM_SET_MSRS, &msr), 1, "a page for steal time");
+	began = run_delay();
+	equals(guest_run(&g), KVM_EXIT_HLT, "the guest runs");
+	tap_ok(st->version && !(st->version & 1) && !st->flags, "the page is filled in: an even version, no flags");
+	first = st->steal;
+	version = st->version;
+
+	sched_getaffinity(0, sizeof(before), &before);
+	cpu = sched_getcpu();
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	if (cpu < 0 || sched_setaffinity(0, sizeof(one), &one)) {
+		tap_skip("this thread cannot be kept on one processor", "what another thread took was stolen");
+	} else {
+		delay = run_delay();
+		be_stolen_from(STOLEN);
+		delay = run_delay() - delay;
+		if (delay < STOLEN) {
+			tap_skip("this host does not say how long a thread waits for a processor",
+				 "what another thread took was stolen");
+		} else {
+			/* A host where it costs to ask says what was true 4 ms ago: hence the sleep, and what may be above. */
+			usleep(5000);
+			equals(guest_run(&g), KVM_EXIT_HLT, "the guest runs after another thread did");
+			tap_ok(st->steal - first >= delay && st->steal - first <= run_delay() - began + 4000000,
+			       "what that took was stolen: %llu of %llu us", (unsigned long long)(st->steal - first) / 1000,
+			       (unsigned long long)delay / 1000);
+			tap_ok(st->version > version && !(st->version & 1), "the version is another, and even");
+		}
+		sched_setaffinity(0, sizeof(before), &before);
+	}
+	guest_done(&g);
+}
+
 const struct api_case api_cases[] = {
 	{ "creation", creation },
 	{ "too-many", too_many },
@@ -532,6 +625,7 @@ const struct api_case api_cases[] = {
 	{ "debugging", debugging },
 	{ "clocks", clocks },
 	{ "nowhere", nowhere },
+	{ "steal-time", steal_time },
 	{ "races", races },
 	{ NULL, NULL },
 };

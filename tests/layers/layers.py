@@ -162,6 +162,7 @@ def check_kernel_build(tap, compiler):
         with open(os.path.join(scratch, "include", "host_sizes.h"), "w", encoding="utf-8") as f:
             for name in ("MUTEX", "SPINLOCK", "RWLOCK", "WAIT", "TIMER", "SCHED", "MM_WATCH", "SHRINKER"):
                 f.write("#define HOST_%s_WORDS 16\n" % name)
+            f.write("#define HOST_EX_TYPE 1\n")
         flags = KERNEL_FLAGS + ["-isystem", own, "-isystem", os.path.join(scratch, "include"), "-I", ROOT,
                                 "-I", os.path.join(ROOT, "hosts", "kernel")]
         core = compile_kernel(tap, compiler, "core", flags, scratch)

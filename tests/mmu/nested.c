@@ -171,10 +171,7 @@ static u64 bitmap[RAM / 4096 / 64];
 
 static bool get_log(void)
 {
-	struct kvm_dirty_log log = { .slot = 0, .dirty_bitmap = bitmap };
-
-	memset(bitmap, 0, sizeof(bitmap));
-	return !rig_ioctl(&r, KVM_GET_DIRTY_LOG, &log);
+	return rig_get_log(&r, bitmap, sizeof(bitmap));
 }
 
 static bool clear_log(u64 first, u64 pages)

@@ -142,6 +142,14 @@ long rig_ioctl(struct rig *r, unsigned cmd, const void *arg)
 	return host_file_ioctl(r->vm_fd, cmd, (u64)(unsigned long)arg);
 }
 
+bool rig_get_log(struct rig *r, u64 *bitmap, size_t size)
+{
+	struct kvm_dirty_log log = { .slot = 0, .dirty_bitmap = bitmap };
+
+	memset(bitmap, 0, size);
+	return !rig_ioctl(r, KVM_GET_DIRTY_LOG, &log);
+}
+
 static void open_vm(struct rig *r, const struct mmu_config *config)
 {
 	memset(r, 0, sizeof(*r));

@@ -60,6 +60,8 @@ void rig_close(struct rig *r);
 /** KVM_SET_USER_MEMORY_REGION: 0 or -errno. @id with the address space in bits 31:16. */
 int rig_slot(struct rig *r, u32 id, u64 gpa, void *ram, u64 size, u32 flags);
 long rig_ioctl(struct rig *r, unsigned cmd, const void *arg);
+/** KVM_GET_DIRTY_LOG of slot 0 into @bitmap, which is cleared before. False: it failed. */
+bool rig_get_log(struct rig *r, u64 *bitmap, size_t size);
 
 enum rig_result { RIG_DONE, RIG_EMULATE, RIG_INJECT, RIG_ERROR, RIG_STUCK };
 /** An access by vCPU @i to @addr (nested: guest-physical, else linear) of kind PFERR_W, PFERR_I, PFERR_U. Faults until it is through. */

@@ -10,19 +10,11 @@
 #include "core/x86/mmu/walk.h"
 #include "hosts/user/pages.h"
 #include "tests/mmu/rig.h"
+#include "tests/paging.h"
 #include "tests/tap.h"
 
 #define M (1ULL << 20)
 #define RAM (8 * M)
-
-#define P  1ULL
-#define W  2ULL
-#define U  4ULL
-#define A  0x20ULL
-#define D  0x40ULL
-#define PS 0x80ULL
-#define G  0x100ULL
-#define NX (1ULL << 63)
 
 /* Where the guest has its tables. */
 #define ROOTS  0x100000ULL /* a page each: 3 address spaces */
@@ -568,10 +560,7 @@ static u64 bitmap[RAM / 4096 / 64];
 
 static bool get_log(void)
 {
-	struct kvm_dirty_log log = { .slot = 0, .dirty_bitmap = bitmap };
-
-	memset(bitmap, 0, sizeof(bitmap));
-	return !rig_ioctl(&r, KVM_GET_DIRTY_LOG, &log);
+	return rig_get_log(&r, bitmap, sizeof(bitmap));
 }
 
 static bool logged(u64 gpa)

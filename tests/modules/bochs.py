@@ -11,13 +11,16 @@ The guest's serial port goes to standard output. The run ends when the guest pow
 	import bochs
 	text, status = bochs.run(kernel, initrd, append, cpu="corei7_skylake_x", timeout=300, echo=None)
 
-From Debian: bochs bochs-term bochsbios vgabios grub-pc-bin xorriso mtools.
+What it takes is the group "bochs" of scripts/packages.
 """
 import argparse
 import codecs
+import glob
 import os
 import pty
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +33,14 @@ BUILD = os.path.realpath(os.environ.get("TRINE_BUILD") or os.path.join(ROOT, "bu
 EPT, NO_UNRESTRICTED, NO_EPT = "corei7_skylake_x", "corei5_lynnfield_750", "core2_penryn_t9600"
 POWERED_OFF, RESET, TIMED_OUT = 0, 1, 124
 
+# Instructions in a second of the machine's, by all of its clocks. Its waits are as many instructions, so more are no help.
+IPS = 50000000
+# A kernel has to be told: the CPUID of some of the processors promises a TSC that is seventy times as fast, and then each wait is as much longer.
+# The serial line is as slow as a real one, at the 9600 baud that a console has by itself a line of text takes five million instructions.
+CLOCK, CONSOLE = "tsc_early_khz=%d" % (IPS // 1000), "console=ttyS0,115200"
+
+BIOS, VGA_BIOS = "/usr/share/bochs/BIOS-bochs-latest", "/usr/share/vgabios/vgabios.bin"
+
 GRUB = """set timeout=0
 linux /boot/vmlinuz %s
 initrd /boot/initrd
@@ -39,8 +50,8 @@ boot
 # sync=none: the guest's time follows its instructions, so nothing times out because the host is slow.
 BOCHSRC = """megs: {memory}
 cpu: model={cpu}, count={cpus}, ips={ips}, reset_on_triple_fault=0
-romimage: file=/usr/share/bochs/BIOS-bochs-latest
-vgaromimage: file=/usr/share/vgabios/vgabios.bin
+romimage: file={bios}
+vgaromimage: file={vga_bios}
 boot: cdrom
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path="{cd}", status=inserted
@@ -50,8 +61,8 @@ sound: driver=dummy
 clock: sync=none
 log: "{log}"
 panic: action=fatal
-error: action=report
-info: action=report
+error: action={report}
+info: action={report}
 debug: action=ignore
 """
 
@@ -83,7 +94,7 @@ class Tail:
         self.file = open(path, "rb")
         self.echo = echo
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.text = ""
+        self.text, self.screen = "", b""
 
     def read(self):
         new = self.decoder.decode(self.file.read())
@@ -101,22 +112,36 @@ def wait(process, master, tail, timeout):
             return False
         if select.select([master], [], [], 0.2)[0]:
             try:
-                os.read(master, 65536)
+                tail.screen = (tail.screen + os.read(master, 65536))[-2000:]
             except OSError:
                 pass  # the terminal's other side is closed: Bochs is about to end
         tail.read()
     return True
 
 
-def run(kernel, initrd, append="", cpu=EPT, cpus=1, memory=512, ips=50000000, timeout=300, echo=None, log=None):
-    """(what the guest wrote, POWERED_OFF, RESET or TIMED_OUT). @echo.write() gets the same piece by piece; Bochs's own log goes to @log."""
+def require():
+    """Ends a test, failed, where Bochs cannot be run: scripts/setup installs what it takes."""
+    missing = [name for name in ("bochs", "grub-mkrescue", "xorriso", "mformat") if not shutil.which(name)]
+    missing += [path for path in (BIOS, VGA_BIOS, "/usr/lib/grub/i386-pc/moddep.lst") if not os.path.exists(path)]
+    missing += [] if glob.glob("/usr/lib/*/bochs/plugins/libbx_term_gui.so") else ["bochs-term"]
+    if missing:
+        print("not ok 1 - Bochs can be run\n# missing: %s; scripts/setup bochs installs it\n1..1" % ", ".join(missing))
+        sys.exit(1)
+
+
+def run(kernel, initrd, append="", cpu=EPT, cpus=1, memory=512, timeout=300, echo=None, log=None):
+    """(what the guest wrote, POWERED_OFF, RESET or TIMED_OUT). @echo.write() gets the same piece by piece; Bochs's own log goes to @log.
+    @append: the kernel's command line, to which CLOCK and CONSOLE are added."""
     with tempfile.TemporaryDirectory(prefix="trine-bochs-") as scratch:
         serial, rc = os.path.join(scratch, "serial"), os.path.join(scratch, "bochsrc")
+        # Bochs tells of each EPT violation, each virtual interrupt and more
+        report = "report" if log else "ignore"
         log = log or os.path.join(scratch, "log")
         open(serial, "wb").close()
         with open(rc, "w") as f:
-            f.write(BOCHSRC.format(cd=make_cd(scratch, kernel, initrd, append), serial=serial,
-                                   log=os.path.realpath(log), cpu=cpu, cpus=cpus, memory=memory, ips=ips))
+            f.write(BOCHSRC.format(cd=make_cd(scratch, kernel, initrd, "%s %s %s" % (CONSOLE, CLOCK, append)), serial=serial,
+                                   log=os.path.realpath(log), cpu=cpu, cpus=cpus, memory=memory, ips=IPS, report=report,
+                                   bios=BIOS, vga_bios=VGA_BIOS))
         # Debian's Bochs stops in its debugger at the first instruction.
         commands = os.path.join(scratch, "commands")
         with open(commands, "w") as f:
@@ -136,6 +161,8 @@ def run(kernel, initrd, append="", cpu=EPT, cpus=1, memory=512, ips=50000000, ti
         tail.read()
         if not ended:
             return tail.text, TIMED_OUT
+        if not os.path.exists(log):
+            sys.exit("bochs.py: Bochs ends at once (%d): %s" % (process.returncode, re.sub(r"[^ -~]+", " ", tail.screen.decode("ascii", "replace"))))
         with open(log, encoding="utf-8", errors="replace") as f:
             return tail.text, POWERED_OFF if "soft power off" in f.read() else RESET
 
@@ -152,7 +179,7 @@ def main():
     parser.add_argument("--log", help="keep Bochs's own log here")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    _, status = run(args.kernel, args.initrd, "console=ttyS0 panic=-1 " + args.append, args.cpu, args.cpus, args.memory, timeout=args.timeout,
+    _, status = run(args.kernel, args.initrd, "panic=-1 " + args.append, args.cpu, args.cpus, args.memory, timeout=args.timeout,
                     echo=sys.stdout, log=args.log)
     if status != POWERED_OFF:
         print("bochs.py: %s" % ("the guest was reset or Bochs gave up" if status == RESET else "time is up"),

@@ -2,14 +2,10 @@
 # What a machine has after a long time with VMs is what it had before: run by outer.py with a disk for swap, prints TAP.
 # $1: the engine's module; $2: how many cycles; $3: seconds under memory pressure.
 engine=$1 cycles=$2 seconds=$3
-number=0
-# Compaction with poisoned pages takes an emulator its time
+. /tests/vm
+# Compaction with poisoned pages takes an emulator its time, and where it has little of it the kernel's own threads seem to hang
 echo 60 >/proc/sys/kernel/watchdog_thresh
-ok()
-{
-	number=$((number + 1))
-	[ "$1" = 0 ] && echo "ok $number - $2" || echo "not ok $number - $2"
-}
+echo 120 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout
 
 # In KiB, all that the kernel holds for itself and does not give back when it is asked.
 held()
@@ -35,20 +31,10 @@ alone()
 	[ $tries -gt 0 ]
 }
 
-spinning()
-{
-	tries=600
-	while [ "$(cat "$@" 2>/dev/null | grep -c spinning)" != $# ] && [ $((tries -= 1)) -gt 0 ]; do sleep 0.1; done
-	[ $tries -gt 0 ]
-}
-
 # Made, run, killed
 cycle()
 {
-	rm -f /tmp/spin
-	spin 2 >/tmp/spin &
-	pid=$!
-	spinning /tmp/spin && kill -KILL $pid
+	spin_up 2 && kill -KILL $pid
 	killed=$?
 	wait $pid 2>/dev/null
 	return $killed

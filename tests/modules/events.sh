@@ -3,12 +3,7 @@
 # /linux holds the modules of the kernel's own KVM, /tests the programs, perf and trace-cmd.
 # The same programs run on Linux's KVM first: its formats and its exits are what ours are held against.
 tracing=/sys/kernel/tracing
-number=0
-ok()
-{
-	number=$((number + 1))
-	[ "$1" = 0 ] && echo "ok $number - $2" || echo "not ok $number - $2"
-}
+. /tests/vm
 has() { grep -qE "$1" /tmp/trace; ok $? "there is $2"; }
 load() { for module; do insmod "$module" || return; done; }
 tries() { tries=50; while ! "$@" 2>/dev/null && [ $((tries -= 1)) -gt 0 ]; do sleep 0.1; done; [ $tries -gt 0 ]; }
@@ -102,15 +97,13 @@ has 'kvm_hv_hypercall_done: result 0x[0-9a-f]+$' kvm_hv_hypercall_done
 sed 's/^.*: kvm_/kvm_/; s/:.*//' /tmp/trace | sort | uniq -c | sort -rn | sed 's/^/# /'
 
 # ---- statistics
-spin 2 >/tmp/spin &
-while ! grep -q spinning /tmp/spin; do sleep 0.1; done
-dir=$(echo /sys/kernel/debug/kvm/$!-*)
+spin_up 2
+dir=$(echo /sys/kernel/debug/kvm/$pid-*)
 [ "$(cat "$dir/vcpu0/exits")" -gt 0 ]
 ok $? "debugfs counts a vCPU's exits"
 [ -e "$dir/vcpu1/exits" ] && [ -e "$dir/remote_tlb_flush" ]
 ok $? "and has the other vCPU and the VM"
-kill $!
-wait $!
+spin_down
 [ ! -e "$dir" ]
 ok $? "until the VM is gone"
 echo "1..$number"

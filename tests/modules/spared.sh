@@ -1,12 +1,7 @@
 #!/bin/sh
 # What VT-x does without exits, counted: run by outer.py in Bochs, prints TAP. What is expected depends on enable_apicv.
 tracing=/sys/kernel/tracing
-number=0
-ok()
-{
-	number=$((number + 1))
-	[ "$1" = 0 ] && echo "ok $number - $2" || echo "not ok $number - $2"
-}
+. /tests/vm
 exits() { grep -c "kvm_exit: .* reason $1 " /tmp/trace; }
 traced()
 {
@@ -28,6 +23,10 @@ if [ "$apicv" = N ]; then
 	ok $? "but when an interrupt waits for it"
 	[ "$(exits APIC_ACCESS)" -ge 6 ] && ! grep "kvm_exit: .* reason APIC_ACCESS .* info1 0x0000000000000080" /tmp/trace
 	ok $? "APIC-access page: other registers exit, the TPR does not"
+	# Two hundred reads of the TPR of an APIC that was elsewhere before
+	traced api-kvm-apic moved
+	[ "$(exits EPT_VIOLATION)" -lt 150 ] && [ "$(exits EPT_MISCONFIG)" -lt 150 ]
+	ok $? "nor when the APIC has been elsewhere and is back"
 	# Fifty rounds: ICR and EOI written, four registers read
 	traced api-kvm-apic xapic
 	[ "$(exits APIC_ACCESS)" -ge 300 ]
@@ -53,11 +52,25 @@ else
 	traced api-kvm-apic level
 	[ "$(exits EOI_INDUCED)" = 3 ]
 	ok $? "so do the ends of level-triggered interrupts"
+	# Nothing of the local APIC's, so once is enough
+	traced api-kvm-run dirty-many
+	[ "$(exits EPT_VIOLATION)" -lt 1900 ]
+	ok $? "page-modification logging: writes of logged pages do not exit"
+	[ "$(exits PML_FULL)" -ge 3 ]
+	ok $? "but when the log is full"
 fi
-traced api-kvm-run dirty-many
-[ "$(exits EPT_VIOLATION)" -lt 1900 ]
-ok $? "page-modification logging: writes of logged pages do not exit"
-[ "$(exits PML_FULL)" -ge 3 ]
-ok $? "but when the log is full"
+# Fifty ticks of a guest that does not wait, one of a guest that does
+echo 1 >$tracing/events/timer/hrtimer_expire_entry/enable
+traced api-kvm-apic timer
+expired=$(grep -c 'hrtimer_expire_entry: .* function=[a-z_]* \[trine\] ' /tmp/trace)
+echo "# $expired timers of the host"
+if [ "$(cat /sys/module/trine_intel/parameters/preemption_timer)" = Y ]; then
+	[ "$expired" -le 2 ] && [ "$(exits PREEMPTION_TIMER)" -ge 50 ]
+	ok $? "VMX-preemption timer: the local APIC's takes one of the host's where the guest waits, and no other"
+else
+	[ "$expired" -ge 50 ]
+	ok $? "without the VMX-preemption timer each tick is one of the host's"
+fi
+echo 0 >$tracing/events/timer/hrtimer_expire_entry/enable
 echo 0 >$tracing/events/kvm/kvm_exit/enable
 echo "1..$number"

@@ -1,6 +1,9 @@
 /* KVM_RUN: what leaves to the client, what the client's answers do, and that no instruction is left half done. */
 #include <errno.h>
 
+#include <asm/kvm_para.h>
+
+#include "core/x86/clock.h"
 #include "core/x86/debug.h"
 #include "core/x86/irqchip/irqchip.h"
 #include "tests/tap.h"
@@ -447,6 +450,47 @@ static void in_core_chips(void)
 	machine_destroy(&two);
 }
 
+/* The VM's clock by what its kvmclock page says at the vCPU's TSC now. */
+static u64 page_clock(u64 at)
+{
+	u64 ticks = vcpu_read_tsc(m.vcpu) - get64(&m, at + 8);
+	s8 shift = (s8)m.ram[at + 28];
+	u32 mul;
+
+	memcpy(&mul, m.ram + at + 24, sizeof(mul));
+	ticks = shift < 0 ? ticks >> -shift : ticks << shift;
+	return get64(&m, at + 16) + (u64)((unsigned __int128)ticks * mul >> 32);
+}
+
+static void host_slept(void)
+{
+	u8 buf[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)] __attribute__((aligned(8))) = { 0 };
+	struct kvm_msrs *msrs = (void *)buf;
+	const u64 lost = 1ULL << 50; /* days */
+	u64 tsc = vcpu_read_tsc(m.vcpu), clock = vm_kvmclock_ns(m.vm), page, offset = m.vcpu->tsc_offset;
+	const u64 minute = 60000000000ULL, minute_ticks = 60000ULL * clock_counter_khz();
+
+	msrs->nmsrs = 1;
+	msrs->entries[0].index = MSR_KVM_SYSTEM_TIME_NEW;
+	msrs->entries[0].data = 0x3000 | KVM_MSR_ENABLED;
+	machine_code(&m, CODE, "\xf4\xf4", 2); /* hlt, twice */
+	machine_real_mode(&m, CODE);
+	tap_ok(machine_ioctl(m.vcpu_fd, KVM_SET_MSRS, msrs) == 1, "a guest has kvmclock");
+	tap_ok(ran_to(KVM_EXIT_HLT), "and runs");
+	tap_ok(m.vcpu->host_tsc_offset == offset, "its TSC is the host's and its own offset");
+	clock_woke(host_rdtsc() - 1000);
+	tap_ok(vcpu_read_tsc(m.vcpu) - tsc < minute_ticks && !clock_lost, "a host whose TSC went on while it slept");
+	/* The TSC was @lost ahead: now its guests' would be as much behind, were it not made up for */
+	clock_woke(host_rdtsc() + lost);
+	tap_ok(vcpu_read_tsc(m.vcpu) - tsc - lost < minute_ticks, "the TSC of a guest, which read it before, does not go back with the host's");
+	page = vm_kvmclock_ns(m.vm);
+	tap_ok(page > clock && page - clock > lost / clock_counter_khz() * 999000, "nor does its VM's clock");
+	tap_ok(ran_to(KVM_EXIT_HLT) && m.vcpu->host_tsc_offset == offset + clock_lost, "the processor gets an offset that makes up for it");
+	tap_ok(page_clock(0x3000) - vm_kvmclock_ns(m.vm) + minute < 2 * minute, "kvmclock's page says the same");
+	tap_ok(m.vcpu->tsc_offset == offset, "what a client sees of the offset is as before");
+	clock_lost = 0;
+}
+
 int main(void)
 {
 	tap_begin();
@@ -462,6 +506,9 @@ int main(void)
 	sync_regs();
 	hard_ends();
 	hypercalls();
+	machine_destroy(&m);
+	machine_init(&m, 1, false);
+	host_slept();
 	machine_destroy(&m);
 	in_core_chips();
 	return tap_end();

@@ -2,17 +2,10 @@
 #include "core/x86/mmu/walk.h"
 
 #include "core/x86/cpuid.h"
+#include "tests/paging.h"
 #include "tests/tap.h"
 #include "tests/x86/fake.h"
 
-#define P    1ULL
-#define W    2ULL
-#define U    4ULL
-#define A    0x20ULL
-#define D    0x40ULL
-#define PS   0x80ULL
-#define G    0x100ULL
-#define NX   (1ULL << 63)
 #define RSVD (1ULL << 51)
 
 #define ROOT  0x100000ULL

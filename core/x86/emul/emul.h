@@ -99,6 +99,7 @@ struct emul {
 	u8 after;	  /* the handler's wishes for the commit: EMUL_AFTER_* */
 	bool task_switched; /* a fault came after the commit point of a task switch: it belongs to
 			       the new task */
+	bool general_detect; /* debug registers are guarded as by DR7.GD, whatever the guest's says */
 	u8 ext;		    /* while an event is delivered: the EXT bit of error codes */
 };
 

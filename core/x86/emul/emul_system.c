@@ -192,7 +192,7 @@ enum x86_result emul_mov_dr(struct emul *e, const struct insn *in)
 	if (s->cpl)
 		return gp0(e);
 	/* General detect: a fault before any access (SDM 3B 17.2.4). */
-	if (s->dr7 & DR7_GD) {
+	if ((s->dr7 & DR7_GD) || e->general_detect) {
 		emul_fault(e, VEC_DB);
 		e->fault.has_payload = true;
 		e->fault.payload = DR6_BD;

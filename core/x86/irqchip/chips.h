@@ -63,14 +63,6 @@ static inline u64 ioapic_edge_vectors(const struct ioapic *ioapic, unsigned word
 void ioapic_get(struct ioapic *ioapic, struct kvm_ioapic_state *state);
 void ioapic_set(struct ioapic *ioapic, const struct kvm_ioapic_state *state);
 
-/* Register offsets of the local APIC's page, SDM 3A table 10-1. */
-enum {
-	APIC_ID = 0x20, APIC_VERSION = 0x30, APIC_TPR = 0x80, APIC_APR = 0x90, APIC_PPR = 0xa0, APIC_EOI = 0xb0, APIC_RRD = 0xc0,
-	APIC_LDR = 0xd0, APIC_DFR = 0xe0, APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_TMR = 0x180, APIC_IRR = 0x200,
-	APIC_ESR = 0x280, APIC_LVT_CMCI = 0x2f0, APIC_ICR = 0x300, APIC_ICR2 = 0x310, APIC_LVT_TIMER = 0x320,
-	APIC_LVT_THERMAL = 0x330, APIC_LVT_PERF = 0x340, APIC_LVT_LINT0 = 0x350, APIC_LVT_LINT1 = 0x360,
-	APIC_LVT_ERROR = 0x370, APIC_TMICT = 0x380, APIC_TMCCT = 0x390, APIC_TDCR = 0x3e0, APIC_SELF_IPI = 0x3f0,
-};
 #define APIC_LVT_MASKED	    BIT64(16)
 #define APIC_SVR_ENABLED    BIT64(8)
 #define APIC_DELIVERY_MODE(x) (((x) >> 8) & 7)
@@ -105,6 +97,9 @@ struct lapic {
 	u64 period_ns;		/* (timer_lock) 0 unless periodic */
 	u64 target_ns;		/* (timer_lock) when the timer fires next, host_now_ns(); 0 stopped */
 	u64 tsc_deadline;	/* (timer_lock) the MSR's value; 0 disarmed */
+	/* Written with the lock by the vCPU's thread, which reads them without: no timer of the host's runs, the engine leaves guest code at @due. */
+	bool by_engine;
+	u64 due;		/* clock_counter() */
 };
 #define LAPIC_INIT 1
 #define LAPIC_SIPI 2
@@ -127,6 +122,15 @@ static inline void lapic_clear_vector(struct lapic *l, unsigned reg, u8 vector)
 {
 	reg += vector / 32 * 16;
 	lapic_set_reg(l, reg, lapic_reg(l, reg) & ~(1U << (vector % 32)));
+}
+/* The IRR may be the processors', and those of other vCPUs, to write at the same time: engine->interrupt_arrived(). */
+static inline u32 lapic_set_requests(struct lapic *l, unsigned word, u32 bits) /* what was set before */
+{
+	return __atomic_fetch_or(&l->regs[APIC_IRR / 4 + word * 4], bits, __ATOMIC_SEQ_CST);
+}
+static inline void lapic_clear_request(struct lapic *l, u8 vector)
+{
+	__atomic_fetch_and(&l->regs[APIC_IRR / 4 + vector / 32 * 4], ~(1U << (vector % 32)), __ATOMIC_SEQ_CST);
 }
 static inline bool lapic_test_vector(const struct lapic *l, unsigned reg, u8 vector)
 {
@@ -156,6 +160,19 @@ int lapic_highest(const struct lapic *l, unsigned reg);
 /** Highest vector that is requested: in the IRR, or on its way there. Any thread. */
 int lapic_highest_request(const struct lapic *l);
 u32 lapic_ppr(const struct lapic *l);
+#define APIC_ESR_SEND_ILLEGAL BIT64(5)
+#define APIC_ESR_RECV_ILLEGAL BIT64(6)
+#define APIC_ESR_REGISTER     BIT64(7)
+/** An APIC_ESR_* bit arises; the first since the guest looked interrupts. Any thread. */
+void lapic_error(struct lapic *l, u32 bit);
+/** A register as the guest reads it. vCPU thread. */
+u32 lapic_read_reg(struct lapic *l, unsigned offset);
+/** What a write of the ICR sends: its lower half, and its destination. */
+void lapic_send_ipi(struct lapic *l, u32 low, u32 dest);
+struct lapic_irq lapic_ipi(u32 low, u32 dest);
+/** EOI for the highest vector in service. */
+void lapic_eoi(struct lapic *l);
+#define APIC_ICR_BUSY BIT64(12)
 /** What follows from a write to register @offset, in xAPIC mode or through an x2APIC MSR (then already checked). */
 void lapic_write_reg(struct lapic *l, unsigned offset, u32 value);
 /** SDM 3A table 10-6. */

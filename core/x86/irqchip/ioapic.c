@@ -29,7 +29,8 @@ static void find_edge_vectors(struct ioapic *ioapic)
 	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
 		u64 bits = ioapic->s.redirtbl[pin].bits;
 
-		if (!(bits & RTE_LEVEL) && irq_has_ack_notifier(ioapic->vm, KVM_IRQCHIP_IOAPIC, pin))
+		/* As out of reset: the first sixteen are no interrupts, SDM 3A 10.5.2 */
+		if ((bits & RTE_VECTOR) >= 16 && !(bits & RTE_LEVEL) && irq_has_ack_notifier(ioapic->vm, KVM_IRQCHIP_IOAPIC, pin))
 			vectors[(bits & RTE_VECTOR) / 64] |= BIT64((bits & RTE_VECTOR) % 64);
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(vectors); i++)

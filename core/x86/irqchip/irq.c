@@ -28,6 +28,16 @@ static struct lapic *pick_lowest(struct vm *vm, struct vcpu *src, const struct l
 	return best;
 }
 
+static bool lapic_is_destination(struct lapic *l, struct vcpu *src, const struct lapic_irq *irq)
+{
+	switch (irq->shorthand) {
+	case 0: return lapic_matches(l, src, irq);
+	case 1: return l->vcpu == src;
+	case 2: return true;
+	default: return l->vcpu != src;
+	}
+}
+
 int irq_deliver(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq)
 {
 	struct vcpu *vcpu;
@@ -45,15 +55,26 @@ int irq_deliver(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq)
 	vm_for_each_vcpu(i, vcpu, vm) {
 		int r;
 
-		if (!vcpu->lapic)
-			continue;
-		if (irq->shorthand ? irq->shorthand == 3 && vcpu == src : !lapic_matches(vcpu->lapic, src, irq))
+		if (!vcpu->lapic || !lapic_is_destination(vcpu->lapic, src, irq))
 			continue;
 		r = lapic_accept(vcpu->lapic, irq);
 		if (r >= 0)
 			result = MAX(result, 0) + r;
 	}
 	return result;
+}
+
+void irq_tell(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq)
+{
+	struct vcpu *vcpu;
+	unsigned i;
+
+	vm_for_each_vcpu(i, vcpu, vm) {
+		if (!vcpu->lapic || !lapic_is_destination(vcpu->lapic, src, irq))
+			continue;
+		if (!vm->engine->interrupt_arrived(vcpu))
+			vcpu_request_kick(vcpu, REQ_EVENT);
+	}
 }
 
 /* SDM 3A 10.11: the message address and data formats. Address bits 63:40 carry more of an x2APIC ID (KVM_CAP_X2APIC_API). */
@@ -82,8 +103,12 @@ int irq_send_msi(struct vm *vm, u64 address, u32 data)
 
 static void notifiers_changed(struct vm *vm)
 {
-	if (vm->ioapic)
-		ioapic_notifiers_changed(vm->ioapic);
+	if (!vm->ioapic)
+		return;
+	ioapic_notifiers_changed(vm->ioapic);
+	/* What the processor goes by at an EOI is made before an entry */
+	if (vm->engine->virtual_interrupts)
+		vm_request_all(vm, REQ_EVENT, false);
 }
 
 int irq_set_gsi(struct vm *vm, unsigned source, u32 gsi, int level)

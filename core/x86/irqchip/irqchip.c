@@ -44,7 +44,7 @@ int irqchip_ack_interrupt(struct vcpu *vcpu)
 	vector = lapic_highest(l, APIC_IRR);
 	if (!lapic_gives(l, vector))
 		return -1;
-	lapic_clear_vector(l, APIC_IRR, vector);
+	lapic_clear_request(l, vector);
 	/* What ends by itself is no EOI: TLFS 11.8.4 */
 	if (!synic_auto_eoi(vcpu, vector))
 		lapic_set_vector(l, APIC_ISR, vector);
@@ -73,7 +73,7 @@ static int lapic_device_create(struct vm *vm)
 	return r;
 }
 
-int irqchip_create(struct vm *vm)
+static int create(struct vm *vm, enum irqchip_kind kind)
 {
 	int r;
 
@@ -84,13 +84,14 @@ int irqchip_create(struct vm *vm)
 	r = lapic_device_create(vm);
 	if (r)
 		return r;
-	r = pic_create(vm);
-	if (r)
-		goto undo;
-	r = ioapic_create(vm);
-	if (r)
-		goto undo;
-	__atomic_store_n(&vm->irqchip, IRQCHIP_KERNEL, __ATOMIC_RELEASE);
+	if (kind == IRQCHIP_KERNEL) {
+		r = pic_create(vm);
+		if (!r)
+			r = ioapic_create(vm);
+		if (r)
+			goto undo;
+	}
+	__atomic_store_n(&vm->irqchip, kind, __ATOMIC_RELEASE);
 	r = irq_routing_default(vm);
 	if (!r)
 		return 0;
@@ -100,28 +101,18 @@ undo:
 	return r;
 }
 
+int irqchip_create(struct vm *vm)
+{
+	return create(vm, IRQCHIP_KERNEL);
+}
+
 int irqchip_enable_split(struct vm *vm, u64 pins)
 {
-	int r;
+	int r = pins > VM_MAX_IRQ_ROUTES ? -EINVAL : create(vm, IRQCHIP_SPLIT);
 
-	if (pins > VM_MAX_IRQ_ROUTES)
-		return -EINVAL;
-	if (vm->irqchip != IRQCHIP_NONE)
-		return -EEXIST;
-	if (vm->nr_vcpus)
-		return -EINVAL;
-	r = lapic_device_create(vm);
-	if (r)
-		return r;
-	__atomic_store_n(&vm->irqchip, IRQCHIP_SPLIT, __ATOMIC_RELEASE);
-	r = irq_routing_default(vm);
-	if (r) {
-		__atomic_store_n(&vm->irqchip, IRQCHIP_NONE, __ATOMIC_RELEASE);
-		irqchip_destroy(vm);
-		return r;
-	}
-	vm->nr_reserved_ioapic_pins = pins;
-	return 0;
+	if (!r)
+		vm->nr_reserved_ioapic_pins = pins;
+	return r;
 }
 
 void irqchip_destroy(struct vm *vm)

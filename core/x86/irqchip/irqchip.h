@@ -15,6 +15,15 @@ bool irqchip_has_external(struct vcpu *vcpu);
 /** Takes the highest one (moves it to in-service); the vector, or -1. */
 int irqchip_ack_interrupt(struct vcpu *vcpu);
 
+/* Register offsets of the local APIC's page, SDM 3A table 10-1. */
+enum {
+	APIC_ID = 0x20, APIC_VERSION = 0x30, APIC_TPR = 0x80, APIC_APR = 0x90, APIC_PPR = 0xa0, APIC_EOI = 0xb0, APIC_RRD = 0xc0,
+	APIC_LDR = 0xd0, APIC_DFR = 0xe0, APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_TMR = 0x180, APIC_IRR = 0x200,
+	APIC_ESR = 0x280, APIC_LVT_CMCI = 0x2f0, APIC_ICR = 0x300, APIC_ICR2 = 0x310, APIC_LVT_TIMER = 0x320,
+	APIC_LVT_THERMAL = 0x330, APIC_LVT_PERF = 0x340, APIC_LVT_LINT0 = 0x350, APIC_LVT_LINT1 = 0x360,
+	APIC_LVT_ERROR = 0x370, APIC_TMICT = 0x380, APIC_TMCCT = 0x390, APIC_TDCR = 0x3e0, APIC_SELF_IPI = 0x3f0,
+};
+
 /* ---- lapic.c -------------------------------------------------------------------------------------------------- */
 int lapic_create(struct vcpu *vcpu);
 void lapic_destroy(struct vcpu *vcpu);
@@ -23,7 +32,7 @@ void lapic_reset(struct vcpu *vcpu, bool init);
 enum x86_result lapic_set_base(struct vcpu *vcpu, u64 value, bool from_client);
 enum x86_result lapic_x2apic_read(struct vcpu *vcpu, u32 msr, u64 *value);	/* MSRs 0x800..0x8ff */
 enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value);
-/** Hyper-V's MSRs for APIC_EOI (write only), APIC_ICR, APIC_TPR of chips.h, in whatever mode the APIC is. X86_FAULT without one. */
+/** Hyper-V's MSRs for APIC_EOI (write only), APIC_ICR, APIC_TPR, in whatever mode the APIC is. X86_FAULT without one. */
 enum x86_result lapic_msr_read(struct vcpu *vcpu, unsigned reg, u64 *value);
 enum x86_result lapic_msr_write(struct vcpu *vcpu, unsigned reg, u64 value);
 /** The vCPU's thread, out of guest code: moves what has arrived into IRR and TMR. */
@@ -52,6 +61,44 @@ void lapic_virtual_state(struct vcpu *vcpu, struct lapic_virtual *state);
 void lapic_written(struct vcpu *vcpu, unsigned offset);
 /** The EOI of @vector, which has left the ISR: it goes to whom else it concerns. */
 void lapic_eoi_done(struct vcpu *vcpu, u8 vector);
+/**
+ * The same seam for processors that also send and take what vCPUs send each other, setting bits in the IRRs of others, and that tell of no EOI but
+ * those of level-triggered interrupts (AVIC: APM 2 15.29). What stands against it in this vCPU now; 0: nothing does.
+ */
+enum lapic_obstacle {
+	LAPIC_CHIPS_ELSEWHERE = 1, /* no local APIC, or not all chips are core's */
+	LAPIC_TAKES_PIC = 2,	   /* the PIC's interrupts come through LINT0, or past a disabled LAPIC: they need windows */
+	LAPIC_OTHER_ID = 4,	   /* than the vCPU's number, by which it is found */
+	LAPIC_EOI_HEARD = 8,	   /* the VM's: somebody waits for the EOI of an edge-triggered input, as a PIT that repeats ticks does */
+	LAPIC_SYNIC = 16,	   /* waits for EOIs of its vectors, or has some that end as they are taken (auto-EOI) */
+	LAPIC_HELD_BACK = 32,	   /* by KVM_GUESTDBG_BLOCKIRQ, or what was requested before the LAPIC was disabled by software */
+};
+unsigned lapic_obstacles(struct vcpu *vcpu);
+/** By what the LAPIC is found; any thread. */
+struct lapic_names {
+	enum lapic_place place;
+	bool enabled; /* by software too: it accepts interrupts */
+	u32 id;	      /* as its mode has it */
+	u8 ldr, dfr;  /* the logical ID and the model's four bits; of an xAPIC */
+};
+void lapic_get_names(struct vcpu *vcpu, struct lapic_names *names);
+/** The page as the guest is to find it, where the processor leaves it as it is. */
+void lapic_refresh_page(struct vcpu *vcpu);
+/**
+ * The guest wrote the ICR (@high as the register is in its mode) and the processor did not do all of it. @requested: the IRRs of all targets have it,
+ * but not all of them run; else nothing was done.
+ */
+void lapic_ipi_left(struct vcpu *vcpu, u32 low, u32 high, bool requested);
+/** The guest wrote to EOI while level-triggered @vector was, or still is, the highest in service. */
+void lapic_eoi_left(struct vcpu *vcpu, u8 vector);
+/** The delivery of @vector, which is in service, did not take place: it is requested again. */
+void lapic_take_back(struct vcpu *vcpu, u8 vector);
+/** The timer is the engine's to keep (engine->keeps_timer()): ticks of clock_counter() that are left; ~0: it is not, or is not running. */
+u64 lapic_timer_left(const struct vcpu *vcpu);
+/** Gives the timer's interrupt if nothing is left. */
+void lapic_timer_ended(struct vcpu *vcpu);
+/** The engine does not keep it any more: the vCPU begins to wait, for this interrupt perhaps. */
+void lapic_timer_to_host(struct vcpu *vcpu);
 /** Whether reading the register of x2APIC's @msr (0x800..0x8ff) is reading the page: 29.5. */
 bool lapic_x2apic_is_plain(u32 msr);
 void lapic_get_state(struct vcpu *vcpu, struct kvm_lapic_state *state);
@@ -61,7 +108,7 @@ bool lapic_accept_events(struct vcpu *vcpu);
 bool lapic_has_init_or_sipi(struct vcpu *vcpu);
 /** NMI on LINT1 / LINT0 (KVM_NMI does not pass here). */
 void lapic_deliver_lvt(struct vcpu *vcpu, unsigned lvt);
-u8 lapic_id(struct vcpu *vcpu);
+u32 lapic_id(const struct vcpu *vcpu);
 /** The TSC offset or frequency changed: re-arm a TSC-deadline timer. */
 void lapic_tsc_changed(struct vcpu *vcpu);
 
@@ -74,6 +121,8 @@ struct lapic_irq {
 };
 /** How many vCPUs got it; -1 none. @src NULL from a device. */
 int irq_deliver(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq);
+/** The IRRs of all destinations of @irq have it already: those that do not look by themselves are told. */
+void irq_tell(struct vm *vm, struct vcpu *src, const struct lapic_irq *irq);
 /** Moves line @gsi for @source (IRQ_SOURCE_* of chips.h; 0 is the client). In an srcu section. > 0 delivered, 0 pending already, -1 masked or unrouted. */
 int irq_set_gsi(struct vm *vm, unsigned source, u32 gsi, int level);
 int irq_send_msi(struct vm *vm, u64 address, u32 data);

@@ -1,6 +1,6 @@
 /*
- * The local APIC of each vCPU (SDM 3A chapter 10): its register page and x2APIC MSRs, priorities, IPIs, and the messages
- * it takes from others. The timer is in lapic_timer.c, finding destinations in irq.c, what
+ * The local APIC of each vCPU (SDM 3A chapter 10): its registers, priorities, IPIs, and the messages it takes from others.
+ * The ways to its registers are in lapic_access.c, the timer in lapic_timer.c, finding destinations in irq.c, what
  * processors do of it by themselves in lapic_virtual.c.
  *
  * chips.h says which fields other threads touch.
@@ -11,12 +11,16 @@
 
 #define LAPIC_VERSION	 (0x14 | (LAPIC_NR_LVT - 1) << 16)
 #define LAPIC_NR_LVT	 6
-#define ESR_SEND_ILLEGAL BIT64(5)
-#define ESR_RECV_ILLEGAL BIT64(6)
-#define ESR_REGISTER	 BIT64(7)
-#define ICR_BUSY	 BIT64(12)
 
-static void lapic_error(struct lapic *l, u32 bit)
+static void changed(struct lapic *l)
+{
+	const struct engine_ops *engine = l->vcpu->vm->engine;
+
+	if (unlikely(engine->lapic_changed))
+		engine->lapic_changed(l->vcpu);
+}
+
+void lapic_error(struct lapic *l, u32 bit)
 {
 	if (!(__atomic_fetch_or(&l->esr_latch, bit, __ATOMIC_RELAXED) & bit))
 		lapic_deliver_lvt(l->vcpu, APIC_LVT_ERROR);
@@ -66,7 +70,7 @@ u32 lapic_ppr(const struct lapic *l)
 
 /* ---- messages that arrive (any thread) ------------------------------------------------------------------------ */
 
-u8 lapic_id(struct vcpu *vcpu)
+u32 lapic_id(const struct vcpu *vcpu)
 {
 	return lapic_is_x2apic(vcpu->lapic) ? lapic_reg(vcpu->lapic, APIC_ID) : lapic_reg(vcpu->lapic, APIC_ID) >> 24;
 }
@@ -113,6 +117,23 @@ bool lapic_matches(const struct lapic *l, struct vcpu *src, const struct lapic_i
 	return irq->logical ? matches_logical(l, irq->dest) : matches_physical(l, irq->dest);
 }
 
+/* Where the IRR is anybody's to write. The vCPU, or its processor, looks there at the latest when it enters guest code. */
+static int arrive_in_page(struct lapic *l, unsigned word, u32 bit, bool level)
+{
+	const struct engine_ops *engine = l->vcpu->vm->engine;
+	u32 *tmr = &l->regs[APIC_TMR / 4 + word * 4];
+
+	if (level)
+		__atomic_fetch_or(tmr, bit, __ATOMIC_SEQ_CST);
+	else
+		__atomic_fetch_and(tmr, ~bit, __ATOMIC_SEQ_CST);
+	if (lapic_set_requests(l, word, bit) & bit)
+		return 0;
+	if (!engine->interrupt_arrived(l->vcpu))
+		vcpu_request_kick(l->vcpu, REQ_EVENT);
+	return 1;
+}
+
 /* Leaves @vector for lapic_collect(). As lapic_accept(). */
 static int arrive(struct lapic *l, u8 vector, bool level)
 {
@@ -120,6 +141,8 @@ static int arrive(struct lapic *l, u8 vector, bool level)
 	u32 bit = 1U << (vector % 32);
 	bool was_requested;
 
+	if (unlikely(l->vcpu->vm->engine->interrupt_arrived))
+		return arrive_in_page(l, word, bit, level);
 	if (level)
 		__atomic_fetch_or(&l->arrived_level[word], bit, __ATOMIC_SEQ_CST);
 	else
@@ -140,12 +163,12 @@ void lapic_collect(struct lapic *l)
 		return;
 	words = __atomic_exchange_n(&l->arrived_words, 0, __ATOMIC_SEQ_CST);
 	for (; words; words &= words - 1) {
-		unsigned word = __builtin_ctz(words), irr = APIC_IRR + word * 16, tmr = APIC_TMR + word * 16;
+		unsigned word = __builtin_ctz(words), tmr = APIC_TMR + word * 16;
 		u32 bits = __atomic_exchange_n(&l->arrived[word], 0, __ATOMIC_SEQ_CST);
 		u32 level = __atomic_load_n(&l->arrived_level[word], __ATOMIC_SEQ_CST);
 
 		lapic_set_reg(l, tmr, (lapic_reg(l, tmr) & ~bits) | (level & bits));
-		lapic_set_reg(l, irr, lapic_reg(l, irr) | bits);
+		lapic_set_requests(l, word, bits);
 	}
 }
 
@@ -168,7 +191,7 @@ int lapic_accept(struct lapic *l, const struct lapic_irq *irq)
 		if (!lapic_sw_enabled(l))
 			return -1;
 		if (irq->vector < 16) {
-			lapic_error(l, ESR_RECV_ILLEGAL);
+			lapic_error(l, APIC_ESR_RECV_ILLEGAL);
 			return -1;
 		}
 		return arrive(l, irq->vector, irq->level);
@@ -298,7 +321,7 @@ void lapic_eoi_done(struct vcpu *vcpu, u8 vector)
 		synic_eoi(vcpu, vector);
 }
 
-static void lapic_eoi(struct lapic *l)
+void lapic_eoi(struct lapic *l)
 {
 	int vector = lapic_highest(l, APIC_ISR);
 
@@ -310,9 +333,9 @@ static void lapic_eoi(struct lapic *l)
 		vcpu_set_request(l->vcpu, REQ_EVENT);
 }
 
-static void lapic_send_ipi(struct lapic *l, u32 low, u32 dest)
+struct lapic_irq lapic_ipi(u32 low, u32 dest)
 {
-	struct lapic_irq irq = {
+	return (struct lapic_irq){
 		.dest = dest,
 		.logical = low & BIT64(11),
 		.vector = low,
@@ -321,10 +344,15 @@ static void lapic_send_ipi(struct lapic *l, u32 low, u32 dest)
 		.assert = low & BIT64(14),
 		.shorthand = (low >> 18) & 3,
 	};
+}
+
+void lapic_send_ipi(struct lapic *l, u32 low, u32 dest)
+{
+	struct lapic_irq irq = lapic_ipi(low, dest);
 
 	host_event_apic_ipi(low, dest);
 	if (irq.vector < 16 && (irq.delivery_mode == APIC_DM_FIXED || irq.delivery_mode == APIC_DM_LOWEST)) {
-		lapic_error(l, ESR_SEND_ILLEGAL);
+		lapic_error(l, APIC_ESR_SEND_ILLEGAL);
 		return;
 	}
 	irq_deliver(l->vcpu->vm, l->vcpu, &irq);
@@ -368,7 +396,7 @@ void lapic_set_cr8(struct vcpu *vcpu, u64 value)
 	lapic_set_tpr(vcpu->lapic, (value & 0xf) << 4);
 }
 
-static u32 lapic_read_reg(struct lapic *l, unsigned offset)
+u32 lapic_read_reg(struct lapic *l, unsigned offset)
 {
 	lapic_collect(l);
 	switch (offset) {
@@ -402,6 +430,7 @@ static void lapic_write_svr(struct lapic *l, u32 value)
 	unsigned i;
 
 	lapic_set_reg(l, APIC_SVR, value & 0x3ff);
+	changed(l);
 	if (!(value & APIC_SVR_ENABLED))
 		for (i = 0; i < LAPIC_NR_LVT; i++)
 			lapic_set_reg(l, lvts[i], lapic_reg(l, lvts[i]) | APIC_LVT_MASKED);
@@ -416,23 +445,26 @@ void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 	case APIC_ID:
 		if (!x2apic)
 			lapic_set_reg(l, APIC_ID, value & 0xff000000);
+		changed(l);
 		break;
 	case APIC_TPR: lapic_set_tpr(l, value); break;
 	case APIC_EOI: lapic_eoi(l); break;
 	case APIC_LDR:
 		if (!x2apic)
 			lapic_set_reg(l, APIC_LDR, value & 0xff000000);
+		changed(l);
 		break;
 	case APIC_DFR:
 		if (!x2apic)
 			lapic_set_reg(l, APIC_DFR, value | 0x0fffffff);
+		changed(l);
 		break;
 	case APIC_SVR: lapic_write_svr(l, value); break;
 	case APIC_ESR: /* SDM 3A 10.5.3: a write makes the errors since the last one readable */
 		lapic_set_reg(l, APIC_ESR, __atomic_exchange_n(&l->esr_latch, 0, __ATOMIC_RELAXED));
 		break;
 	case APIC_ICR:
-		value &= ~ICR_BUSY;
+		value &= ~APIC_ICR_BUSY;
 		lapic_set_reg(l, APIC_ICR, value);
 		lapic_send_ipi(l, value, lapic_reg(l, APIC_ICR2) >> 24);
 		break;
@@ -444,11 +476,13 @@ void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 	case APIC_LVT_LINT1:
 	case APIC_LVT_ERROR: lapic_write_lvt(l, offset, value); break;
 	case APIC_TMICT:
-		if (l->timer_mode == APIC_TIMER_DEADLINE)
-			value = 0;
+		/* SDM 3A 10.5.4.1: ignored where a deadline is what counts, and the page may have it already */
+		if (l->timer_mode == APIC_TIMER_DEADLINE) {
+			lapic_set_reg(l, APIC_TMICT, 0);
+			break;
+		}
 		lapic_set_reg(l, APIC_TMICT, value);
-		if (l->timer_mode != APIC_TIMER_DEADLINE)
-			lapic_timer_start(l, value);
+		lapic_timer_start(l, value);
 		break;
 	case APIC_TDCR:
 		lapic_set_reg(l, APIC_TDCR, value & 0xb);
@@ -458,165 +492,14 @@ void lapic_write_reg(struct lapic *l, unsigned offset, u32 value)
 		if (x2apic)
 			lapic_send_ipi(l, (1 << 18) | (value & 0xff), 0);
 		break;
+	case APIC_RRD: /* read-only, but a processor may have left there what was written */
+		lapic_set_reg(l, APIC_RRD, 0);
+		lapic_error(l, APIC_ESR_REGISTER);
+		break;
 	default:
-		lapic_error(l, ESR_REGISTER);
+		lapic_error(l, APIC_ESR_REGISTER);
 		break;
 	}
-}
-
-/* Both halves at once: the destination is 32 bits wide in x2APIC mode, else the upper 8. */
-static void lapic_write_icr(struct lapic *l, u64 value)
-{
-	value &= ~ICR_BUSY;
-	lapic_set_reg(l, APIC_ICR2, value >> 32);
-	lapic_set_reg(l, APIC_ICR, value);
-	lapic_send_ipi(l, value, lapic_is_x2apic(l) ? value >> 32 : value >> 56);
-}
-
-/* ---- x2APIC MSRs, SDM 3A table 10-6 -------------------------------------------------------------------------- */
-
-bool lapic_x2apic_readable(unsigned offset)
-{
-	switch (offset) {
-	case APIC_ID: case APIC_VERSION: case APIC_TPR: case APIC_PPR: case APIC_LDR: case APIC_SVR: case APIC_ESR:
-	case APIC_ICR: case APIC_LVT_TIMER: case APIC_LVT_THERMAL: case APIC_LVT_PERF: case APIC_LVT_LINT0:
-	case APIC_LVT_LINT1: case APIC_LVT_ERROR: case APIC_TMICT: case APIC_TMCCT: case APIC_TDCR:
-		return true;
-	default:
-		return offset >= APIC_ISR && offset < APIC_ESR;
-	}
-}
-
-enum x86_result lapic_x2apic_read(struct vcpu *vcpu, u32 msr, u64 *value)
-{
-	struct lapic *l = vcpu->lapic;
-	unsigned offset = (msr - X2APIC_MSR) << 4;
-
-	if (!l || !lapic_is_x2apic(l) || !lapic_x2apic_readable(offset))
-		return X86_FAULT;
-	*value = lapic_read_reg(l, offset);
-	if (offset == APIC_ICR)
-		*value |= (u64)lapic_reg(l, APIC_ICR2) << 32;
-	host_event_apic(false, offset, *value);
-	return X86_CONTINUE;
-}
-
-/* Which bits of a writable register may be set; 0 for those that cannot be written. */
-static u64 x2apic_writable(unsigned offset)
-{
-	switch (offset) {
-	case APIC_TPR: return 0xff;
-	case APIC_SVR: return 0x11ff;
-	case APIC_ICR: return 0xffffffff000ccfffULL | ICR_BUSY; /* who writes back what an xAPIC gave: KVM lets it pass */
-	case APIC_LVT_TIMER: return 0x710ff;
-	case APIC_LVT_THERMAL:
-	case APIC_LVT_PERF: return 0x117ff;
-	case APIC_LVT_LINT0:
-	case APIC_LVT_LINT1: return 0x1f7ff;
-	case APIC_LVT_ERROR: return 0x110ff;
-	case APIC_TMICT: return 0xffffffff;
-	case APIC_TDCR: return 0xb;
-	case APIC_SELF_IPI: return 0xff;
-	default: return 0;
-	}
-}
-
-/* A register that its MSR may be written to; of the ICR both halves at once. */
-static void write_by_msr(struct lapic *l, unsigned reg, u64 value)
-{
-	host_event_apic(true, reg, value);
-	if (reg == APIC_ICR)
-		lapic_write_icr(l, value);
-	else
-		lapic_write_reg(l, reg, value);
-}
-
-enum x86_result lapic_x2apic_write(struct vcpu *vcpu, u32 msr, u64 value)
-{
-	struct lapic *l = vcpu->lapic;
-	unsigned offset = (msr - X2APIC_MSR) << 4;
-	u64 writable = x2apic_writable(offset);
-
-	if (!l || !lapic_is_x2apic(l))
-		return X86_FAULT;
-	if (offset == APIC_EOI || offset == APIC_ESR) {
-		if (value)
-			return X86_FAULT;
-	} else if (!writable || (value & ~writable)) {
-		return X86_FAULT;
-	}
-	write_by_msr(l, offset, value);
-	return X86_CONTINUE;
-}
-
-/* ---- Hyper-V's MSRs ------------------------------------------------------------------------------------------- */
-
-enum x86_result lapic_msr_read(struct vcpu *vcpu, unsigned reg, u64 *value)
-{
-	struct lapic *l = vcpu->lapic;
-
-	if (!l || !lapic_hw_enabled(l))
-		return X86_FAULT;
-	*value = lapic_reg(l, reg);
-	if (reg == APIC_ICR)
-		*value |= (u64)lapic_reg(l, APIC_ICR2) << 32;
-	return X86_CONTINUE;
-}
-
-enum x86_result lapic_msr_write(struct vcpu *vcpu, unsigned reg, u64 value)
-{
-	struct lapic *l = vcpu->lapic;
-
-	if (!l || !lapic_hw_enabled(l))
-		return X86_FAULT;
-	write_by_msr(l, reg, value);
-	return X86_CONTINUE;
-}
-
-/* ---- the register page in memory ----------------------------------------------------------------------------- */
-
-/* One device answers for the pages of all vCPUs: each sees its own, where its IA32_APIC_BASE puts it. */
-static bool lapic_claims(struct vcpu *vcpu, u64 addr)
-{
-	return vcpu && vcpu->lapic && lapic_hw_enabled(vcpu->lapic) && !lapic_is_x2apic(vcpu->lapic) &&
-	       addr - (vcpu->apic_base & APIC_BASE_ADDR) < HOST_PAGE_SIZE;
-}
-
-int lapic_mmio_read(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, void *buf)
-{
-	unsigned byte = addr & 0xf;
-	u8 data[16] = { 0 };
-	u32 value;
-
-	if (!lapic_claims(vcpu, addr))
-		return -EOPNOTSUPP;
-	value = (addr & 0xfff) < 0x400 ? lapic_read_reg(vcpu->lapic, addr & 0xff0) : 0;
-	host_event_apic(false, addr & 0xff0, value);
-	if ((addr & 0xfff) >= 0x400)
-		lapic_error(vcpu->lapic, ESR_REGISTER);
-	memcpy(data, &value, 4);
-	memset(buf, 0, len);
-	if (byte < 4)
-		memcpy(buf, data + byte, MIN(len, 4 - byte));
-	return 0;
-}
-
-int lapic_mmio_write(struct io_device *dev, struct vcpu *vcpu, u64 addr, unsigned len, const void *buf)
-{
-	u32 value;
-
-	if (!lapic_claims(vcpu, addr))
-		return -EOPNOTSUPP;
-	/* SDM 3A 10.4.1: only aligned 32-bit accesses are defined; others are dropped. */
-	if (len < 4 || (addr & 0xf))
-		return 0;
-	memcpy(&value, buf, 4);
-	host_event_apic(true, addr & 0xff0, value);
-	if ((addr & 0xfff) < 0x400 && (addr & 0xff0) != APIC_SELF_IPI)
-		lapic_write_reg(vcpu->lapic, addr & 0xff0, value);
-	else
-		lapic_error(vcpu->lapic, ESR_REGISTER);
-	return 0;
 }
 
 /* ---- IA32_APIC_BASE, reset, state ---------------------------------------------------------------------------- */
@@ -651,6 +534,7 @@ enum x86_result lapic_set_base(struct vcpu *vcpu, u64 value, bool from_client)
 		lapic_set_reg(l, APIC_ID, vcpu->id);
 		lapic_set_reg(l, APIC_LDR, x2apic_ldr(vcpu->id));
 	}
+	changed(l);
 	vcpu_set_request(vcpu, REQ_EVENT);
 	return X86_CONTINUE;
 }
@@ -686,6 +570,7 @@ void lapic_reset(struct vcpu *vcpu, bool init)
 	if (!init && vcpu->id == vcpu->vm->boot_vcpu_id && !(vcpu->vm->disabled_quirks & KVM_X86_QUIRK_LINT0_REENABLED))
 		lapic_set_reg(l, APIC_LVT_LINT0, APIC_DM_EXTINT << 8);
 	__atomic_store_n(&l->esr_latch, 0, __ATOMIC_RELAXED);
+	changed(l);
 }
 
 void lapic_get_state(struct vcpu *vcpu, struct kvm_lapic_state *state)
@@ -694,6 +579,7 @@ void lapic_get_state(struct vcpu *vcpu, struct kvm_lapic_state *state)
 	unsigned offset;
 	u32 value;
 
+	lapic_timer_ended(vcpu);
 	memset(state, 0, sizeof(*state));
 	for (offset = 0; offset < sizeof(state->regs); offset += 0x10) {
 		value = lapic_read_reg(l, offset);
@@ -734,6 +620,7 @@ int lapic_set_state(struct vcpu *vcpu, const struct kvm_lapic_state *state)
 		lapic_set_reg(l, offset, value);
 	}
 	lapic_timer_replaced(l);
+	changed(l);
 	/* The deadline is no part of this state: a client may have set it before. */
 	if (l->timer_mode == APIC_TIMER_DEADLINE)
 		lapic_set_tsc_deadline(vcpu, deadline);

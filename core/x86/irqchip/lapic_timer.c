@@ -1,11 +1,18 @@
 /*
  * The local APIC's timer (SDM 3A 10.5.4): one-shot, periodic, and TSC-deadline. Its bus clock runs at 1 GHz, so that a
  * count times the divisor is nanoseconds.
+ *
+ * It is a timer of the host's, or the engine's (engine->keeps_timer()): then guest code is left when it is due, no timer of the host's has to be
+ * set and no interrupt of the host's comes. That is as good while the vCPU is in guest code or on its way there. One that begins to wait takes
+ * the host's (lapic_timer_to_host()), which stays until the guest sets the timer anew.
  */
+#include "core/x86/clock.h"
 #include "core/x86/irqchip/chips.h"
 
 /* A guest may not keep a host CPU busy with its own timer. */
 #define MIN_PERIOD_NS 100000ULL
+/* What is further away is the host's. */
+#define STAY_NS 1000000000ULL
 
 /* SDM 3A figure 10-10: the divisor is 2 to this power. */
 static u8 divisor_shift(u32 tdcr)
@@ -15,30 +22,93 @@ static u8 divisor_shift(u32 tdcr)
 	return (code + 1) & 7;
 }
 
+/* timer_lock held; the vCPU's thread. */
+static void set_timer(struct lapic *l)
+{
+	const struct engine_ops *engine = l->vcpu->vm->engine;
+	u64 now = host_now_ns(), left = l->target_ns > now ? l->target_ns - now : 0;
+
+	l->by_engine = left < STAY_NS && engine->keeps_timer && engine->keeps_timer(l->vcpu);
+	if (l->by_engine)
+		l->due = clock_counter() + left * clock_counter_khz() / 1000000;
+	else
+		host_timer_start(&l->timer, l->target_ns);
+}
+
+/* timer_lock held: it is time. Whether there will be another. */
+static bool advance(struct lapic *l)
+{
+	u64 now = host_now_ns();
+
+	if (!l->period_ns) {
+		l->target_ns = l->tsc_deadline = 0;
+		return false;
+	}
+	l->target_ns += l->period_ns;
+	/* Ticks that nobody could have taken in time are one tick. */
+	if (l->target_ns <= now)
+		l->target_ns += (now - l->target_ns) / l->period_ns * l->period_ns + l->period_ns;
+	return true;
+}
+
 /* The host's timer went off; a service thread. */
 static void lapic_timer_fire(struct host_timer *timer)
 {
 	struct lapic *l = container_of(timer, struct lapic, timer);
 	unsigned long flags = host_spin_lock(&l->timer_lock);
 
-	if (!l->target_ns) {
+	/* Set anew meanwhile it may be the engine's. */
+	if (!l->target_ns || l->by_engine) {
 		host_spin_unlock(&l->timer_lock, flags);
 		return;
 	}
-	if (l->period_ns) {
-		u64 now = host_now_ns();
-
-		l->target_ns += l->period_ns;
-		/* Ticks that nobody could have taken in time are one tick. */
-		if (l->target_ns <= now)
-			l->target_ns += (now - l->target_ns) / l->period_ns * l->period_ns + l->period_ns;
+	if (advance(l))
 		host_timer_start(&l->timer, l->target_ns);
-	} else {
-		l->target_ns = 0;
-		l->tsc_deadline = 0;
-	}
 	host_spin_unlock(&l->timer_lock, flags);
 	lapic_deliver_lvt(l->vcpu, APIC_LVT_TIMER);
+}
+
+u64 lapic_timer_left(const struct vcpu *vcpu)
+{
+	const struct lapic *l = vcpu->lapic;
+	u64 now;
+
+	if (!l || !l->by_engine)
+		return ~0ULL;
+	now = clock_counter();
+	return l->due > now ? l->due - now : 0;
+}
+
+void lapic_timer_ended(struct vcpu *vcpu)
+{
+	struct lapic *l = vcpu->lapic;
+	unsigned long flags;
+	bool due;
+
+	if (lapic_timer_left(vcpu))
+		return;
+	flags = host_spin_lock(&l->timer_lock);
+	due = l->target_ns;
+	if (due && advance(l))
+		set_timer(l);
+	else
+		l->by_engine = false;
+	host_spin_unlock(&l->timer_lock, flags);
+	if (due)
+		lapic_deliver_lvt(vcpu, APIC_LVT_TIMER);
+}
+
+void lapic_timer_to_host(struct vcpu *vcpu)
+{
+	struct lapic *l = vcpu->lapic;
+	unsigned long flags;
+
+	if (!l || !l->by_engine)
+		return;
+	flags = host_spin_lock(&l->timer_lock);
+	l->by_engine = false;
+	host_timer_start(&l->timer, l->target_ns);
+	host_spin_unlock(&l->timer_lock, flags);
 }
 
 void lapic_timer_init(struct lapic *l)
@@ -59,6 +129,7 @@ void lapic_timer_stop(struct lapic *l)
 	unsigned long flags = host_spin_lock(&l->timer_lock);
 
 	l->period_ns = l->target_ns = l->tsc_deadline = 0;
+	l->by_engine = false;
 	host_spin_unlock(&l->timer_lock, flags);
 	host_timer_cancel(&l->timer);
 }
@@ -70,7 +141,7 @@ static void lapic_timer_arm(struct lapic *l, u64 target_ns, u64 period_ns, u64 t
 	l->target_ns = target_ns;
 	l->period_ns = period_ns;
 	l->tsc_deadline = tsc_deadline;
-	host_timer_start(&l->timer, target_ns);
+	set_timer(l);
 	host_spin_unlock(&l->timer_lock, flags);
 }
 

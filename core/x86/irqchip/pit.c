@@ -426,7 +426,14 @@ int pit_reinject(struct vm *vm, bool on)
 
 	if (!pit)
 		return -ENXIO;
+	/* Nobody waits for EOIs that need not be told of: some processors tell of none then (lapic_obstacles()) */
+	if (on && !pit->reinject)
+		irq_register_ack_notifier(vm, &pit->notifier);
+	else if (!on && pit->reinject)
+		irq_unregister_ack_notifier(vm, &pit->notifier);
 	flags = host_spin_lock(&pit->lock);
+	if (on != pit->reinject)
+		pit->tick_taken = true;
 	pit->reinject = on;
 	pit->pending = 0;
 	host_spin_unlock(&pit->lock, flags);

@@ -278,6 +278,14 @@ void mmu_guest_written(struct mmu *mmu, u64 gpa, unsigned len)
 	shadow_written(mmu, gpa, len);
 }
 
+void mmu_guest_replaced(struct mmu *mmu)
+{
+	host_write_lock(&mmu->lock);
+	mmu->kind->shrink(mmu, ~0UL);
+	host_write_unlock(&mmu->lock);
+	mmu->kind->reap(mmu);
+}
+
 /* ---- life ---------------------------------------------------------------------------------------------------- */
 
 int mmu_create(struct vm *vm, const struct mmu_config *config, struct mmu **out)

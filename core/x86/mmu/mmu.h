@@ -68,6 +68,9 @@ void mmu_error_exit(struct vcpu *vcpu, int error, struct engine_exit *exit);
 void mmu_guest_flush(struct mmu_vcpu *m, enum tlb_scope scope, u64 arg);
 /** Shadow: core (the emulator) wrote guest memory; what was made from it is dropped. See vm_guest_written(). */
 void mmu_guest_written(struct mmu *mmu, u64 gpa, unsigned len);
+/** Shadow: the client may have written any of guest memory, the guest's tables too; all that was made from them is dropped. May sleep; the
+ *  calling vCPU, if one does, is out of guest code. See vm_guest_replaced(). */
+void mmu_guest_replaced(struct mmu *mmu);
 
 /**
  * Nested: from now on the page @phys of the engine's is at @gfn, wherever no slot is; @phys 0: no more, and when it returns no vCPU uses it.
