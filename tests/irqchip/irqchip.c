@@ -6,8 +6,10 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "core/x86/clock.h"
 #include "core/x86/irqchip/chips.h"
 #include "hosts/user/file.h"
 #include "tests/null_engine.h"
@@ -545,6 +547,9 @@ static void test_virtual(void)
 	icr(1, 0, 0x4071);
 	tap_ok(state_is(0x71, 0), "virtual: the highest is told");
 	processor_delivers(l, 0x71);
+	lapic_take_back(cpu[0], 0x71);
+	tap_ok(state_is(0x71, 0), "virtual: what is taken back is requested again");
+	processor_delivers(l, 0x71);
 	tap_ok(state_is(0x51, 0x71) && !irqchip_has_interrupt(cpu[0]) && apic_read(0, APIC_PPR) == 0x70, "virtual: what it delivers is in service");
 	apic_write(0, APIC_EOI, 0);
 	tap_ok(state_is(0x51, 0) && take(0) == 0x51 && state_is(0, 0x51), "virtual: core goes on from there");
@@ -574,6 +579,17 @@ static void test_virtual(void)
 	tap_ok(apic_read(0, APIC_TMCCT) <= left && apic_read(0, APIC_TMCCT) > 0x60000000, "virtual: its count stays when the divisor changes");
 	processor_writes(l, APIC_LVT_TIMER, 0x62);
 	tap_ok(!apic_read(0, APIC_TMCCT) && !apic_read(0, APIC_TMICT), "virtual: another mode disarms it");
+	l->timer_mode = APIC_TIMER_DEADLINE;
+	processor_writes(l, APIC_TMICT, 0x70000000);
+	tap_ok(!apic_read(0, APIC_TMICT) && !l->target_ns, "virtual: with a deadline the initial count does not stay, nor start anything");
+	l->timer_mode = APIC_TIMER_ONESHOT;
+	processor_writes(l, APIC_TMICT, 0x70000000);
+	tap_ok(apic_read(0, APIC_TMICT) == 0x70000000 && apic_read(0, APIC_TMCCT) > 0x60000000, "virtual: else it does");
+	processor_writes(l, APIC_TMICT, 0);
+	lapic_set_reg(l, APIC_RRD, 5);
+	lapic_written(cpu[0], APIC_RRD);
+	tap_ok(!apic_read(0, APIC_RRD) && l->esr_latch == APIC_ESR_REGISTER, "virtual: remote read is read-only");
+	l->esr_latch = 0;
 	lapic_set_reg(l, APIC_LVT_ERROR, 0x4fe);
 	lapic_set_reg(l, APIC_ESR, 0);
 	processor_writes(l, APIC_ICR, 0x40005);
@@ -774,10 +790,92 @@ static void test_eventfds(void)
 	close(resample);
 }
 
+/* ---- a timer that the engine keeps ------------------------------------------------------------------------------- */
+
+static bool kept;
+
+static bool keeps_timer(struct vcpu *vcpu)
+{
+	return kept;
+}
+
+static void set_kept_timer(u32 lvt)
+{
+	apic_write(0, APIC_LVT_TIMER, lvt);
+	apic_write(0, APIC_TMICT, 1000000);
+}
+
+static void pass_5ms(void)
+{
+	const struct timespec t = { 0, 5000000 };
+
+	nanosleep(&t, NULL);
+}
+
+static void test_kept_timer(void)
+{
+	u64 khz = clock_counter_khz();
+	struct kvm_lapic_state state;
+
+	if (!tap_ok(machine(1, false), "a machine whose engine keeps the timer is made"))
+		return;
+	kept = true;
+	apic_write(0, APIC_SVR, 0x1ff);
+	apic_write(0, APIC_TDCR, 0xb);
+	tap_ok(lapic_timer_left(cpu[0]) == ~0ULL, "kept timer: nothing is left of one that is not set");
+	apic_write(0, APIC_LVT_TIMER, 0x81);
+	apic_write(0, APIC_TMICT, 900000000); /* this process may not run for a while */
+	lapic_timer_ended(cpu[0]);
+	tap_ok(lapic_timer_left(cpu[0]) != ~0ULL, "kept timer: to look too early ends nothing");
+	set_kept_timer(0x81);
+	tap_ok(lapic_timer_left(cpu[0]) <= khz, "kept timer: a millisecond is left, in ticks");
+	pass_5ms();
+	tap_ok(!timer_arrived(), "kept timer: no timer of the host's gives its interrupt");
+	tap_ok(!lapic_timer_left(cpu[0]), "kept timer: when it is due nothing is left");
+	lapic_timer_ended(cpu[0]);
+	tap_ok(take(0) == 0x81, "kept timer: the engine's word gives it");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(lapic_timer_left(cpu[0]) == ~0ULL && !apic_read(0, APIC_TMCCT), "kept timer: once");
+
+	set_kept_timer(0x20082);
+	pass_5ms();
+	lapic_timer_ended(cpu[0]);
+	tap_ok(take(0) == 0x82, "kept timer: a periodic one gives it");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(lapic_timer_left(cpu[0]) <= khz, "kept timer: and is kept on, for a period at most");
+	lapic_timer_to_host(cpu[0]);
+	tap_ok(lapic_timer_left(cpu[0]) == ~0ULL, "kept timer: where the vCPU waits it is the host's");
+	tap_ok(soon(timer_arrived) && take(0) == 0x82, "kept timer: which gives it");
+	apic_write(0, APIC_EOI, 0);
+	tap_ok(soon(timer_arrived) && take(0) == 0x82, "kept timer: and again");
+	apic_write(0, APIC_TMICT, 0);
+	do /* there may have been time for one more */
+		apic_write(0, APIC_EOI, 0);
+	while (take(0) == 0x82);
+
+	set_kept_timer(0x83);
+	tap_ok(lapic_timer_left(cpu[0]) <= khz, "kept timer: set anew it is the engine's");
+	apic_write(0, APIC_TMICT, 0);
+	tap_ok(lapic_timer_left(cpu[0]) == ~0ULL, "kept timer: until it is stopped");
+	apic_write(0, APIC_TMICT, 2000000000);
+	tap_ok(lapic_timer_left(cpu[0]) == ~0ULL && apic_read(0, APIC_TMCCT), "kept timer: two seconds are the host's");
+	set_kept_timer(0x84);
+	pass_5ms();
+	lapic_get_state(cpu[0], &state);
+	tap_ok(((u8 *)state.regs)[APIC_IRR + 0x40] == 1 << 4, "kept timer: who saves the APIC when it is due finds the interrupt");
+	tap_ok(take(0) == 0x84, "kept timer: and so does the guest");
+	kept = false;
+	machine_end();
+}
+
 int main(void)
 {
+	static struct engine_ops engine;
+
 	tap_begin();
-	if (!tap_ok(core_init(&null_engine) == 0, "core takes an engine"))
+	engine = null_engine;
+	engine.keeps_timer = keeps_timer;
+	if (!tap_ok(core_init(&engine) == 0, "core takes an engine"))
 		return tap_end();
 	test_pic();
 	test_ioapic();
@@ -785,6 +883,7 @@ int main(void)
 	test_apic_base();
 	test_x2apic();
 	test_virtual();
+	test_kept_timer();
 	test_pit();
 	test_routing();
 	test_eventfds();
