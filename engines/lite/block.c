@@ -940,8 +940,9 @@ void lite_jit_forward(struct lite_vcpu *c, const u8 *pc, struct lite_block *bloc
 
 	lite_code_lock(c);
 	code = blocks == c->blocks_count ? lite_jit_code_at(lvm->jit, (u64)(uintptr_t)pc) : NULL;
-	/* Code that keeps being patched would become a row of blocks, each leading to the next. */
-	if (code && !code->nr_bytes && code->block->dead && !block->dead && code->block->gpa == block->gpa && code->block->mode == block->mode)
+	/* Code that keeps being patched would become a row of blocks, each leading to the next; when its page has settled the row ends. */
+	if (code && !(code->nr_bytes && block->jit->nr_bytes) && code->block->dead && !block->dead && code->block->gpa == block->gpa &&
+	    code->block->mode == block->mode)
 		jit_forward(lvm, code, block);
 	lite_code_unlock(c);
 }

@@ -110,11 +110,13 @@ static struct jit_range {
 	struct lite_jit *owner;
 } jit_ranges[MAX_JITS];
 
-/* RSP is the vCPU there, or, in the run time's first instructions of a call, 8 below. Nothing but blocks can fault. */
+/* RSP is the vCPU in blocks; in the run time, of which only short ways can fault, it is 8 below or another stack. */
 static bool to_emulator(struct host_fault_range *range, struct host_fault *fault)
 {
 	struct lite_vcpu *c = (struct lite_vcpu *)(uintptr_t)fault->gpr[4];
 
+	if (lite_jit_rescue(container_of(range, struct jit_range, range)->owner, &fault->rip))
+		return true;
 	c->jit.fault_addr = fault->addr;
 	c->jit.fault_write = fault->write;
 	return lite_jit_fault(c, &fault->rip);

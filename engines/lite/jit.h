@@ -11,7 +11,8 @@
  * clear in the CPU (the guest's is in rflags).
  *
  * Files: jit.c (what translated code calls, and the way in), jit_cache.c (code memory, the run time's entry and exit, blocks and
- * links), jit_translate.c (blocks), jit_insn.c (instructions), jit_mem.c (memory accesses), jit_window.c (those by a window),
+ * links), jit_translate.c (blocks), jit_insn.c (instructions), jit_mem.c (memory accesses), jit_window.c (those by a window), jit_short.c (system
+ * instructions that need no C),
  * jit_check.c (code that keeps being patched), text.c (kernel code whose blocks lead from page to page),
  * jit_verify.c (looks at what came of it), emit.h, recode.h.
  */
@@ -171,6 +172,11 @@ struct lite_jit {
 	struct lite_jit_code **by_place; /* in the order of their code */
 	u32 nr_blocks, max_blocks;	 /* (a) */
 	const u8 *call[LITE_JIT_FNS];	 /* (rx) what lite_vcpu.jit.fn points to */
+	const u8 *short_from, *short_to; /* (rx) jit_short.c's part of the run time, and what of it may fault */
+	struct lite_jit_rescue {
+		const u8 *faults, *to;
+	} rescues[2 * (LITE_JIT_FNS - LITE_JIT_C_FNS)];
+	unsigned nr_rescues;
 };
 
 /* ---- the translation of one block ------------------------------------------------------------------------------------- */
@@ -397,7 +403,10 @@ static inline struct jit_cold *jit_cold(struct jit_block *b, enum jit_cold_kind 
 
 /* jit_cache.c */
 
-/** The flags to the field of the vCPU at @to, or back from @from; RAX is in @temp meanwhile. */
+/** The flags to [RSP + @to], laid out as lite_vcpu.fl, or back from there; RAX is lost. */
+void jit_store_flags(struct lite_emit *e, s32 to);
+void jit_load_flags(struct lite_emit *e, s32 from);
+/** The same of a field of the vCPU; RAX is in @temp meanwhile. */
 void jit_flags_to(struct lite_emit *e, unsigned temp, s32 to);
 void jit_flags_from(struct lite_emit *e, unsigned temp, s32 from);
 /*
@@ -437,6 +446,13 @@ static inline const void *lite_jit_entry(const struct lite_jit_code *code)
 
 	return landing ? landing : code->indirect;
 }
+
+/* jit_short.c */
+
+/** Makes jit->call[] from LITE_JIT_C_FNS on. */
+void jit_make_short(struct lite_emit *e, struct lite_jit *jit);
+/** What does @insn, one of system.h's, in translated code of that view. */
+enum lite_jit_fn jit_short_way(const struct insn *insn, unsigned view);
 
 /* jit_verify.c */
 

@@ -18,14 +18,13 @@
 
 static const u8 resident[] = { REG_AX, REG_CX, REG_DX, REG_BX, REG_BP, REG_SI, REG_DI, REG_R12, REG_R13, REG_R14, REG_R15 };
 
-/* The flags to a field that is laid out as lite_vcpu.fl, and from there, by RAX. */
-static void store_flags(struct lite_emit *e, s32 to)
+void jit_store_flags(struct lite_emit *e, s32 to)
 {
 	e_bytes(e, "\x9f\x0f\x90\xc0\x66", 5); /* lahf; seto al; mov [to], ax */
 	e_op_m(e, false, 0x89, REG_AX, HOST_RSP, to);
 }
 
-static void load_flags(struct lite_emit *e, s32 from)
+void jit_load_flags(struct lite_emit *e, s32 from)
 {
 	e_u8(e, 0x66); /* mov ax, [from] */
 	e_op_m(e, false, 0x8b, REG_AX, HOST_RSP, from);
@@ -35,14 +34,14 @@ static void load_flags(struct lite_emit *e, s32 from)
 void jit_flags_to(struct lite_emit *e, unsigned temp, s32 to)
 {
 	e_mov(e, true, temp, REG_AX);
-	store_flags(e, to);
+	jit_store_flags(e, to);
 	e_mov(e, true, REG_AX, temp);
 }
 
 void jit_flags_from(struct lite_emit *e, unsigned temp, s32 from)
 {
 	e_mov(e, true, temp, REG_AX);
-	load_flags(e, from);
+	jit_load_flags(e, from);
 	e_mov(e, true, REG_AX, temp);
 }
 
@@ -56,7 +55,7 @@ static void save_regs(struct lite_emit *e, s32 sp, bool kept)
 	e_store(e, true, T1, HOST_RSP, sp + VCPU(jit.t1));
 	e_store(e, true, T2, HOST_RSP, sp + VCPU(jit.t2));
 	if (!kept)
-		store_flags(e, sp + VCPU(fl));
+		jit_store_flags(e, sp + VCPU(fl));
 }
 
 /*
@@ -65,7 +64,7 @@ static void save_regs(struct lite_emit *e, s32 sp, bool kept)
  */
 static void restore_regs(struct lite_emit *e, bool called)
 {
-	load_flags(e, VCPU(fl));
+	jit_load_flags(e, VCPU(fl));
 	for (unsigned i = 0; i < ARRAY_SIZE(resident); i++)
 		e_load(e, true, resident[i], HOST_RSP, VCPU_GPR(resident[i]));
 	e_load(e, true, GSP, HOST_RSP, VCPU_GPR(REG_SP));
@@ -83,10 +82,10 @@ static void restore_regs(struct lite_emit *e, bool called)
 /* C functions are reached by CALL [vCPU + jit.fn[]]: the code that it finds there saves everything, calls, and goes where C says. */
 static void make_runtime(struct lite_jit *jit)
 {
-	struct lite_emit e = { jit->room.rw, jit->room.rw + 8192, jit->room.rx - jit->room.rw, false };
+	struct lite_emit e = { jit->room.rw, jit->room.rw + 16384, jit->room.rx - jit->room.rw, false };
 	static const u8 push[] = { 0x55, 0x53, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08 };
 	static const u8 pop[] = { 0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5b, 0x5d, 0xc3 };
-	static const bool kept[LITE_JIT_FNS] = {
+	static const bool kept[LITE_JIT_C_FNS] = {
 		[LITE_JIT_JUMP] = true, [LITE_JIT_MISS_KEPT] = true, [LITE_JIT_GROUP_KEPT] = true, [LITE_JIT_POLL_KEPT] = true,
 		[LITE_JIT_FAULT_KEPT] = true,
 	};
@@ -109,7 +108,7 @@ static void make_runtime(struct lite_jit *jit)
 	e_load(&e, true, HOST_RSP, HOST_RSP, VCPU(jit.c_sp));
 	e_bytes(&e, pop, sizeof(pop));
 
-	for (unsigned i = 0; i < LITE_JIT_FNS; i++) {
+	for (unsigned i = 0; i < LITE_JIT_C_FNS; i++) {
 		jit->call[i] = e_rx(&e, e.p);
 		save_regs(&e, 8, kept[i]);
 		e_load(&e, true, REG_SI, HOST_RSP, 0);	  /* the return address */
@@ -134,6 +133,7 @@ static void make_runtime(struct lite_jit *jit)
 	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_FAULT]));
 	jit->fault_kept = e_rx(&e, e.p);
 	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_FAULT_KEPT]));
+	jit_make_short(&e, jit);
 	jit->start = ROUND_UP((size_t)(e.p - jit->room.rw), 64UL);
 }
 

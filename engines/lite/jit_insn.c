@@ -51,6 +51,7 @@ static void read_tsc(struct jit_block *b, bool waits)
 /*
  * Those that system calls, locks and clocks are made of, where they are what they are at CPL 0 in 64-bit mode. @f is what does it when there is more
  * to it: somebody wants the vCPU, or waits for IF, or the CPU has no such instruction. False: flags are in the way, or the guest's clock is another.
+ * What CLI, STI and CLD do to the host's flags is made up for by way of lite_vcpu.fl, where nothing is as long as the flags are in the CPU.
  */
 static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 {
@@ -58,6 +59,7 @@ static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 	s32 rflags = VCPU(vcpu.x86.rflags);
 	struct jit_cold *busy, *waits;
 	struct lite_emit *e = &b->e;
+	bool live = b->cur->live;
 	u8 *done;
 
 	if (b->is32 || b->view || b->lvm->no_links || b->checked)
@@ -69,15 +71,17 @@ static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 		e_store(e, true, T1, HOST_RSP, jit_seg_base(SEG_GS));
 		e_store(e, true, T0, HOST_RSP, VCPU(vcpu.x86.kernel_gs_base));
 		return true;
-	case MN_CLI:
-		if (b->cur->live)
-			return false;
+	case MN_CLI: case MN_CLD:
+		if (live)
+			jit_flags_to(e, T0, VCPU(fl));
 		e_op_m(e, false, 0x81, 4, HOST_RSP, rflags); /* and dword, imm32 */
-		e_u32(e, ~(u32)RFLAGS_IF);
+		e_u32(e, ~(u32)(b->cur->insn.mnemonic == MN_CLI ? RFLAGS_IF : RFLAGS_DF));
+		if (live)
+			jit_flags_from(e, T0, VCPU(fl));
 		return true;
 	case MN_STI:
-		if (b->cur->live)
-			return false;
+		if (live)
+			jit_flags_to(e, T0, VCPU(fl));
 		e_op_m(e, false, 0x83, 7, HOST_RSP, VCPU(budget)); /* cmp dword, 0 */
 		e_u8(e, 0);
 		busy = jit_cold(b, COLD_FAST, e_jcc(e, CC_S));
@@ -92,6 +96,9 @@ static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 		address_of(b, T0, b->cur->off + b->cur->insn.len);
 		e_store(e, true, T0, HOST_RSP, VCPU(sti_rip));
 		e_here(e, done);
+		if (live)
+			jit_flags_from(e, T0, VCPU(fl));
+		busy->flags = waits->flags = live;
 		b->cur->given = busy->given = waits->given = f;
 		b->cur->fn = LITE_JIT_FAST;
 		busy->back = waits->back = e->p;
@@ -102,7 +109,7 @@ static bool inline_system(struct jit_block *b, const struct jit_fast *f)
 		read_tsc(b, false);
 		return true;
 	case MN_RDTSCP:
-		if (!same_clock || b->cur->live)
+		if (!same_clock || live)
 			return false;
 		e_op_m(e, false, 0xf7, 0, HOST_RSP, VCPU(vcpu.features[X86_FEATURE_WORD(X86_FEATURE_RDTSCP)])); /* test dword, imm32 */
 		e_u32(e, X86_FEATURE_BIT(X86_FEATURE_RDTSCP));
@@ -134,7 +141,7 @@ static bool system_insn(struct jit_block *b)
 	f->insn = b->cur->insn;
 	if (!inline_system(b, f)) {
 		b->sites[b->nsites - 1].guest |= JIT_SITE_EMULATED;
-		call_with(b, LITE_JIT_FAST, f);
+		call_with(b, b->lvm->no_links ? LITE_JIT_FAST : jit_short_way(&f->insn, b->view), f);
 	}
 	b->ended = after & (LITE_AFTER_CPL | LITE_AFTER_ALL);
 	if (b->group.key.seg)
@@ -159,7 +166,7 @@ static void emulated(struct jit_block *b)
 void jit_emit_cross(struct jit_block *b)
 {
 	e_mov_imm64(&b->e, T0, (u64)(uintptr_t)b->cur->cross);
-	call_end(b, LITE_JIT_CROSS, b->cur->off);
+	call_end(b, b->is32 || b->lvm->no_links ? LITE_JIT_CROSS : LITE_JIT_ACROSS + b->view, b->cur->off);
 }
 
 /* ---- branches --------------------------------------------------------------------------------------------------------- */
@@ -234,6 +241,8 @@ void jit_emit_cold(struct jit_block *b, const struct jit_cold *cold)
 	u8 *field = cold->from;
 
 	if (cold->kind == COLD_FAST) {
+		if (cold->flags)
+			jit_flags_from(&b->e, T0, VCPU(fl));
 		e_mov_imm64(&b->e, T0, (u64)(uintptr_t)cold->given);
 		call_end(b, LITE_JIT_FAST, cold->off);
 		e_jmp_to(&b->e, cold->back);

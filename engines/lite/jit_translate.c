@@ -111,22 +111,30 @@ static s32 target_of(const struct jit_insn *j)
 	return (s32)(j->off + j->insn.len + (s64)j->insn.imm);
 }
 
-/* Decodes the instruction at the end of the page as one that goes on in the next, if it is known what is there. */
-static bool decode_across(struct jit_block *b, struct jit_insn *j, unsigned off)
+/* What the page behind the block's begins with, 16 bytes of it. False: it is not known. */
+static bool next_bytes(const struct jit_block *b, u8 *bytes)
 {
 	struct lite_vcpu *c = b->c;
 	/* RIP is in the block's page, whoever asks for it. */
 	u64 next = (((c->vcpu.x86.rip + c->cs_base) & PAGE_MASK_) + 4096) & c->rip_mask;
 	const struct lite_exec_entry *x = &c->view->x[(next >> 12) % LITE_XTLB_SIZE];
+
+	if ((b->mode & LITE_MODE_TEXT) && lite_text_bytes(c, b->va + 4096, bytes, 16))
+		return true;
+	return x->tag == next && !host_copy_from_client(bytes, (u64)x->host, 16);
+}
+
+/* Decodes the instruction at the end of the page as one that goes on in the next. */
+static bool decode_across(struct jit_block *b, struct jit_insn *j, unsigned off)
+{
 	u8 bytes[16 + INSN_MAX_LEN];
 	unsigned here = 4096 - off, there;
 	struct jit_cross *cross;
 
-	if (here >= INSN_MAX_LEN || x->tag != next)
+	if (here >= INSN_MAX_LEN)
 		return false;
 	memcpy(bytes, b->page + off, here);
-	if (host_copy_from_client(bytes + here, (u64)x->host, 16) ||
-	    insn_decode(&j->insn, bytes, INSN_MAX_LEN, decode_mode(b)) != INSN_OK)
+	if (!next_bytes(b, bytes + here) || insn_decode(&j->insn, bytes, INSN_MAX_LEN, decode_mode(b)) != INSN_OK)
 		return false;
 	there = j->insn.len - here;
 	cross = lite_arena_alloc(b->lvm, sizeof(*cross));

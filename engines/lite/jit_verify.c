@@ -496,7 +496,7 @@ static const struct {
 	{ VCPU(window_irq), 1, OPA_READ },
 };
 
-/* Those of SWAPGS, CLI, STI, RDTSC and RDTSCP at CPL 0: what the guest could have there anyway. */
+/* Those of SWAPGS, CLI, STI, CLD, RDTSC and RDTSCP at CPL 0: what the guest could have there anyway. */
 static bool is_system_field(const struct insn *insn)
 {
 	s64 at = insn->mem.disp;
@@ -513,7 +513,7 @@ static bool is_system_field(const struct insn *insn)
 		return insn->mnemonic == MN_TEST && insn->mem.size == 4;
 	if (at != VCPU(vcpu.x86.rflags) || insn->mem.size != 4 || insn->op[1].kind != OPK_IMM)
 		return false;
-	return insn->mnemonic == MN_AND ? (u32)insn->imm == ~(u32)RFLAGS_IF :
+	return insn->mnemonic == MN_AND ? (u32)insn->imm == ~(u32)RFLAGS_IF || (u32)insn->imm == ~(u32)RFLAGS_DF :
 	       (insn->mnemonic == MN_OR || insn->mnemonic == MN_TEST) && (u32)insn->imm == RFLAGS_IF;
 }
 
@@ -1179,15 +1179,22 @@ static const char *call(struct walk *x, struct known *k)
 	}
 	case LITE_JIT_INSN:
 		return given(x, k, LITE_JIT_INSN) ? NULL : "a call without the argument that it trusts";
-	case LITE_JIT_FAST: {
-		const struct jit_fast *f = given(x, k, LITE_JIT_FAST);
+	case LITE_JIT_FAST:
+	case LITE_JIT_STRING ... LITE_JIT_FNS - 1: {
+		const struct jit_fast *f = given(x, k, fn / 8);
 
 		if (!f)
 			return "a call without the argument that it trusts";
+		if (fn / 8 != LITE_JIT_FAST && fn / 8 != jit_short_way(&f->insn, x->v->view))
+			return "a short way for another instruction";
 		if (f->after & (LITE_AFTER_CPL | LITE_AFTER_ALL))
 			return NULL;
 		return goes_on(x, k, &f->insn);
 	}
+	case LITE_JIT_ACROSS: case LITE_JIT_ACROSS + 1:
+		if (fn / 8 != LITE_JIT_ACROSS + x->v->view)
+			return "another view's";
+		/* fall through */
 	case LITE_JIT_CROSS:
 		return is_cross(x, k) ? goes_on(x, k, NULL) : "a call without the argument that it trusts";
 	case LITE_JIT_EMULATE:

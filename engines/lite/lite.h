@@ -274,7 +274,12 @@ struct lite_lower {
 enum lite_jit_fn { LITE_JIT_MISS, LITE_JIT_GROUP, LITE_JIT_EMULATE, LITE_JIT_INSN, LITE_JIT_FAST, LITE_JIT_LINK, LITE_JIT_JUMP, LITE_JIT_DEAD, LITE_JIT_POLL,
 		   LITE_JIT_FAULT, LITE_JIT_CROSS,
 		   /* The same, with the flags at home in lite_vcpu.fl already (jit.h); so is LITE_JIT_JUMP. */
-		   LITE_JIT_MISS_KEPT, LITE_JIT_GROUP_KEPT, LITE_JIT_POLL_KEPT, LITE_JIT_FAULT_KEPT, LITE_JIT_FNS };
+		   LITE_JIT_MISS_KEPT, LITE_JIT_GROUP_KEPT, LITE_JIT_POLL_KEPT, LITE_JIT_FAULT_KEPT,
+		   LITE_JIT_C_FNS,
+		   /* These stay in translated code where they can, and are LITE_JIT_CROSS and LITE_JIT_FAST where not (jit_short.c): */
+		   LITE_JIT_ACROSS = LITE_JIT_C_FNS, /* by view */
+		   LITE_JIT_STRING = LITE_JIT_ACROSS + 2, /* by view, MOVS or STOS, size */
+		   LITE_JIT_PUSHF = LITE_JIT_STRING + 2 * 2 * 4, LITE_JIT_FNS };
 #define LITE_JIT_HEADROOM (256UL << 10) /* the stack of signal handlers that interrupt translated code */
 #define LITE_JIT_BLOCK_MAX 16384UL	/* bytes of a block's code */
 /*
@@ -378,6 +383,8 @@ struct lite_vcpu {
 		u32 site;	  /* of what called C: offset in the page, bytes << 16, write << 31 */
 		u32 mode;	  /* what blocks have to be translated for */
 		u16 code_fl;	  /* the flags, while a block compares its code */
+		u16 short_fl;	  /* flags and RAX in a short way of the run time */
+		u64 short_ax;
 		u64 fault_pc, fault_addr;
 		bool fault_write;
 		u64 delta[256];	  /* by bits 42 to 49 of a user address: what is added to it in windows, see window.h */
@@ -690,6 +697,8 @@ struct lite_jit_code *lite_jit_translate(struct lite_vcpu *c, const struct lite_
 					 u16 *from, u16 *to);
 /** A host exception at *@rip of translated code, which is then to go on at *@rip. Signal handler. */
 bool lite_jit_fault(struct lite_vcpu *c, u64 *rip);
+/** jit_short.c: the same for a host fault in a short way. False: *@rip is not in one. */
+bool lite_jit_rescue(const struct lite_jit *jit, u64 *rip);
 /** Like lite_block_at(), of translated blocks. */
 struct lite_block *lite_jit_block_at(struct lite_vcpu *c, u64 va, enum x86_result *r);
 /** The same for mode @mode; the jump cache does not hear of it. */

@@ -4,6 +4,7 @@
 bool verify_case(struct code *x, unsigned n)
 {
 	static struct jit_fast fast_on, fast_end = { .after = LITE_AFTER_CPL };
+	static struct jit_fast stos = { .insn = { .mnemonic = MN_STOS, .mode = MODE_64, .opsize = 4, .addrsize = 8, .rep = INSN_REP_E, .seg_override = INSN_SEG_NONE } };
 	static const struct jit_cross over;
 	u8 *field, *mark, *early;
 
@@ -105,6 +106,11 @@ bool verify_case(struct code *x, unsigned n)
 		e_mov_imm64(E, T0, (uintptr_t)&fast_on);
 		site(x, 7);
 		e_call_m(E, HOST_RSP, FN(LITE_JIT_FAST));
+		CASE("a string's short way", NULL);
+		x->insn = (struct jit_insn){ .off = 7, .given = &stos, .fn = LITE_JIT_STRING + 6 };
+		e_mov_imm64(E, T0, (uintptr_t)&stos);
+		site(x, 7);
+		e_call_m(E, HOST_RSP, FN(LITE_JIT_STRING + 6));
 		CASE("a system instruction at the end", NULL);
 		x->insn = (struct jit_insn){ .off = 7, .given = &fast_end, .fn = LITE_JIT_FAST };
 		e_mov_imm64(E, T0, (uintptr_t)&fast_end);
@@ -917,6 +923,22 @@ bool verify_case(struct code *x, unsigned n)
 		site(x, 7);
 		e_call_m(E, HOST_RSP, FN(LITE_JIT_FAST));
 		e_mov(E, true, REG_AX, T2);
+
+		CASE("a short way of another size", "a short way for another instruction");
+		x->insn = (struct jit_insn){ .off = 7, .given = &stos, .fn = LITE_JIT_STRING + 7 };
+		e_mov_imm64(E, T0, (uintptr_t)&stos);
+		site(x, 7);
+		e_call_m(E, HOST_RSP, FN(LITE_JIT_STRING + 7));
+		CASE("a short way of another view", "a short way for another instruction");
+		x->insn = (struct jit_insn){ .off = 7, .given = &stos, .fn = LITE_JIT_STRING + 8 + 6 };
+		e_mov_imm64(E, T0, (uintptr_t)&stos);
+		site(x, 7);
+		e_call_m(E, HOST_RSP, FN(LITE_JIT_STRING + 8 + 6));
+		CASE("what is in the next page, of another view", "another view's");
+		x->insn = (struct jit_insn){ .off = 0xfff, .cross = &over };
+		e_mov_imm64(E, T0, (uintptr_t)&over);
+		site(x, 0xfff);
+		e_call_m(E, HOST_RSP, FN(LITE_JIT_ACROSS + 1));
 
 		/* Links. */
 		CASE("a link that names no jump", "a link that names no jump");
