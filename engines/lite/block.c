@@ -885,10 +885,10 @@ struct lite_block *lite_jit_block_at(struct lite_vcpu *c, u64 va, enum x86_resul
 		lite_jit_jumps_flush(c->view);
 		c->view->jit_mode = c->jit.mode;
 	}
-	lite_jit_jump_set(c->view, lite_jit_hash(va), va, lite_jit_entry(block->jit));
+	lite_jit_jump_set(c->view, va, lite_jit_entry(block->jit));
 	if (__atomic_load_n(&block->jit->paired, __ATOMIC_ACQUIRE)) {
 		u64 back = (va & PAGE_MASK_) + block->jit->back;
-		unsigned i = lite_jit_hash(back);
+		unsigned i = lite_jit_find(c->view, back);
 
 		/* Maybe the one that this is paired with was known before it. (Not paired, it would lead who comes back to C, again and again.) */
 		if (c->view->jit[i].va == back)

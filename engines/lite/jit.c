@@ -68,7 +68,7 @@ static bool mode_ended(const struct lite_vcpu *c)
 static const void *find(struct lite_vcpu *c, u64 va)
 {
 	struct lite_view *view = c->view;
-	unsigned i = lite_jit_hash(va);
+	unsigned i = lite_jit_find(view, va);
 	struct lite_block *block;
 	enum x86_result r;
 
@@ -76,6 +76,7 @@ static const void *find(struct lite_vcpu *c, u64 va)
 		block = lite_jit_block_at(c, va, &r);
 		if (!block || unlikely(mode_ended(c)))
 			return NULL;
+		i = lite_jit_find(c->view, va);
 	}
 	c->jit.t0 = va;
 	c->jit.t1 = i * JIT_JUMP_SCALE;
@@ -373,7 +374,7 @@ static const void *poll(struct lite_vcpu *c, const u8 *ret)
 static const void *dead(struct lite_vcpu *c, const u8 *ret)
 {
 	u64 va = (c->vpage + site_offset(c)) & c->rip_mask;
-	unsigned i = lite_jit_hash(va);
+	unsigned i = lite_jit_find(c->view, va);
 	struct lite_block *block;
 	enum x86_result r;
 

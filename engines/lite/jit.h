@@ -167,7 +167,7 @@ struct lite_jit {
 	size_t used, start; /* bytes of the first; where blocks begin */
 	size_t cold_used;   /* bytes of the second */
 	const void *(*enter)(struct lite_vcpu *c, const void *host);
-	u8 *jump_miss, *poll, *poll_kept; /* (rw) common ends: T0 is where the guest goes on */
+	u8 *jump_miss[2], *poll, *poll_kept; /* (rw) common ends: T0 is where the guest goes on; the first by view, T1 its index in the jump cache */
 	u8 *fault, *fault_kept;		  /* (rx) where a host fault in translated code continues */
 	struct lite_jit_code **by_place; /* in the order of their code */
 	u32 nr_blocks, max_blocks;	 /* (a) */

@@ -79,6 +79,22 @@ static void restore_regs(struct lite_emit *e, bool called)
 	e_ret(e);
 }
 
+/* It may be in the other entry of the jump cache. */
+static void make_jump_miss(struct lite_emit *e, struct lite_jit *jit, unsigned view)
+{
+	s32 jumps = VCPU(views) + (s32)(view * sizeof(struct lite_view));
+	u8 *none;
+
+	jit->jump_miss[view] = e->p;
+	e_op_r(e, false, 0x81, 6, T1); /* xor T1d, imm32 */
+	e_u32(e, LITE_JIT_JUMP_OTHER * JIT_JUMP_SCALE);
+	e_op_mx(e, true, 0x3b, T0, HOST_RSP, T1, 3, jumps + (s32)offsetof(struct lite_view, jit[0].va)); /* cmp T0, va */
+	none = e_jcc(e, CC_NE);
+	e_jmp_mx(e, HOST_RSP, T1, jumps + (s32)offsetof(struct lite_view, jit[0].to));
+	e_here(e, none);
+	e_call_m(e, HOST_RSP, VCPU(jit.fn[LITE_JIT_JUMP]));
+}
+
 /* C functions are reached by CALL [vCPU + jit.fn[]]: the code that it finds there saves everything, calls, and goes where C says. */
 static void make_runtime(struct lite_jit *jit)
 {
@@ -123,8 +139,8 @@ static void make_runtime(struct lite_jit *jit)
 		e_store(&e, true, REG_AX, HOST_RSP, VCPU(jit.to));
 		e_jmp_to(&e, restore);
 	}
-	jit->jump_miss = e.p;
-	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_JUMP]));
+	for (unsigned v = 0; v < 2; v++)
+		make_jump_miss(&e, jit, v);
 	jit->poll = e.p;
 	e_call_m(&e, HOST_RSP, VCPU(jit.fn[LITE_JIT_POLL]));
 	jit->poll_kept = e.p;
@@ -160,7 +176,7 @@ void lite_jit_forget(struct lite_vcpu *c)
 
 	for (unsigned v = 0; jit && v < 2; v++) {
 		for (unsigned i = 0; i < LITE_JIT_JUMPS; i++)
-			c->views[v].jit[i].to = jit->jump_miss + (jit->room.rx - jit->room.rw);
+			c->views[v].jit[i].to = jit->jump_miss[v] + (jit->room.rx - jit->room.rw);
 		lite_jit_jumps_flush(&c->views[v]);
 	}
 }

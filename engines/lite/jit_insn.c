@@ -412,7 +412,7 @@ static bool host_call(struct jit_block *b)
 	on = e_call(e);
 	b->host_call = e->p;
 	field = e_jmp(e);
-	e_aim(e, field, b->jit->jump_miss);
+	e_aim(e, field, b->jit->jump_miss[b->view]);
 	if (shared)
 		b->lands = field;
 	e_here(e, on);

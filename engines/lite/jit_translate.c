@@ -256,7 +256,7 @@ static void emit_indirect(struct jit_block *b)
 	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
 
 	e_op_mx(e, true, 0x3b, T0, HOST_RSP, T1, 3, view + (s32)offsetof(struct lite_view, jit[0].va)); /* cmp T0, va */
-	e_jcc_to(e, CC_NE, b->jit->jump_miss);
+	e_jcc_to(e, CC_NE, b->jit->jump_miss[b->view]);
 	e_op_m(e, false, 0x83, 7, HOST_RSP, VCPU(budget)); /* cmp dword, 0 */
 	e_u8(e, 0);
 	e_jcc_to(e, CC_S, b->jit->poll_kept);
@@ -399,7 +399,7 @@ static bool verified(const struct jit_block *b, const struct jit_made *m)
 		.loop = b->loop ? offset(m, b->loop) : 0, .mode = b->mode, .code = m->hot, .size = (u32)(m->end - m->hot),
 		.cold = m->cold, .cold_size = (u32)(m->cold_end - m->cold), .indirect = offset(m, m->indirect), .direct = offset(m, m->direct),
 		.dead = offset(m, m->dead), .is_block = true,
-		.view = b->view, .fpu_usable = b->fpu_usable, .jump_miss = b->jit->jump_miss, .poll = b->jit->poll, .poll_kept = b->jit->poll_kept,
+		.view = b->view, .fpu_usable = b->fpu_usable, .jump_miss = b->jit->jump_miss[b->view], .poll = b->jit->poll, .poll_kept = b->jit->poll_kept,
 		.insns = b->insns, .n = b->n,
 	};
 

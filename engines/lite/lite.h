@@ -288,6 +288,8 @@ enum lite_jit_fn { LITE_JIT_MISS, LITE_JIT_GROUP, LITE_JIT_EMULATE, LITE_JIT_INS
  */
 #define LITE_JIT_JUMP_SHIFT 2
 #define LITE_JIT_JUMP_MASK  ((LITE_JIT_JUMPS - 1ULL) << LITE_JIT_JUMP_SHIFT)
+/* The bit of an entry's number that names another entry, for who has to make room for a newer one. */
+#define LITE_JIT_JUMP_OTHER (LITE_JIT_JUMPS / 2)
 static inline unsigned lite_jit_hash(u64 va)
 {
 	return (va & LITE_JIT_JUMP_MASK) >> LITE_JIT_JUMP_SHIFT;
@@ -468,8 +470,8 @@ static inline unsigned lite_jump_hash(u64 va)
 	return (va ^ (va >> 12)) % LITE_JUMP_SIZE;
 }
 #define LITE_JUMP_NONE (BIT64(63) | 1) /* not canonical */
-/* What an empty place in the jump cache has for va: an address that is looked for in another one. RET may go anywhere, also where nothing can be. */
-#define LITE_JIT_JUMP_NONE(i) ((i) ? 0 : 1ULL << LITE_JIT_JUMP_SHIFT)
+/* What an empty place in the jump cache has for va: an address that is looked for in others. RET may go anywhere, also where nothing can be. */
+#define LITE_JIT_JUMP_NONE(i) ((i) & ~LITE_JIT_JUMP_OTHER ? 0 : 1ULL << LITE_JIT_JUMP_SHIFT)
 
 void lite_tlb_flush(struct vcpu *vcpu, enum tlb_scope scope, u64 arg);
 int lite_tlb_init(struct lite_vcpu *c);
@@ -515,9 +517,22 @@ static inline void lite_jump_set(struct lite_view *view, u64 va, const struct li
 	view->jump[i].va = va;
 	lite_set_add(&view->jump_set, i, lite_exec_global(view, va));
 }
-/** The same in the translator's cache, at @i. */
-static inline void lite_jit_jump_set(struct lite_view *view, unsigned i, u64 va, const void *to)
+/** Where @va is in the translator's cache, or belongs. */
+static inline unsigned lite_jit_find(const struct lite_view *view, u64 va)
 {
+	unsigned i = lite_jit_hash(va);
+
+	return view->jit[i].va != va && view->jit[i ^ LITE_JIT_JUMP_OTHER].va == va ? i ^ LITE_JIT_JUMP_OTHER : i;
+}
+/** The same in the translator's cache. */
+static inline void lite_jit_jump_set(struct lite_view *view, u64 va, const void *to)
+{
+	unsigned i = lite_jit_find(view, va), other = i ^ LITE_JIT_JUMP_OTHER;
+
+	if (view->jit[i].va != va && lite_jit_hash(view->jit[i].va) == i) {
+		view->jit[other] = view->jit[i];
+		lite_set_add(&view->jit_set, other, !(view->jit_set.local[i / 64] >> i % 64 & 1));
+	}
 	view->jit[i].to = to;
 	view->jit[i].va = va;
 	lite_set_add(&view->jit_set, i, lite_exec_global(view, va));

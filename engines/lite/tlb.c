@@ -133,13 +133,15 @@ static inline void drop_range(const struct table *t, u64 la, u64 mask)
 			drop_matching(t, n * 64 + __builtin_ctzll(left), la, mask);
 }
 
-/* Of the translator's jump cache, the entries of the page of @la: they lie together. */
+/* Of the translator's jump cache, the entries of the page of @la: they lie together, in two places. */
 static void drop_jit_page(const struct table *t, u64 la)
 {
 	unsigned first = lite_jit_hash(la & PAGE_MASK_) / 64;
 
-	for (unsigned w = 0; w < (4096 >> LITE_JIT_JUMP_SHIFT) / 64; w++)
+	for (unsigned w = 0; w < (4096 >> LITE_JIT_JUMP_SHIFT) / 64; w++) {
 		drop_matching(t, first + w, la, PAGE_MASK_);
+		drop_matching(t, (first + w) ^ (LITE_JIT_JUMP_OTHER / 64), la, PAGE_MASK_);
+	}
 }
 
 static void drop_local(struct lite_view *view)

@@ -505,6 +505,55 @@ static void dirty_log(void)
 	free(storm.replica);
 }
 
+/* ---- jumps to where others go, too ---------------------------------------------------------------------------------------- */
+
+/*
+ * Functions at the same place of 256 KiB share an entry of the translator's jump cache. Called in turn, by address and from one place; then one of
+ * them becomes another function, and is flushed: INVLPG of RBP's page, whose entry at R9 becomes R10. RAX collects what they return; R13: what
+ * is at RBP returns then.
+ */
+#define IN_TURN "mov r12d, 6\n 1: call rbx\n lea rax, [rax + rax * 4]\n add rax, rdx\n call rsi\n lea rax, [rax + rax * 4]\n add rax, rdx\n" \
+		"call rdi\n lea rax, [rax + rax * 4]\n add rax, rdx\n dec r12d\n jnz 1b\n"
+GUEST(in_turn, "xor eax, eax\n" IN_TURN "mov r8, rax\n mov [r9], r10\n invlpg [rbp]\n call rbp\n mov r13, rdx\n xor eax, eax\n" IN_TURN "int 0x80");
+GUEST(one, "mov edx, 1\n ret");
+GUEST(two, "mov edx, 2\n ret");
+GUEST(three, "mov edx, 3\n ret");
+GUEST(four, "mov edx, 4\n ret");
+
+static uint64_t collected(unsigned first, unsigned second, unsigned third)
+{
+	uint64_t rax = 0;
+
+	for (unsigned i = 0; i < 6; i++)
+		rax = ((rax * 5 + first) * 5 + second) * 5 + third;
+	return rax;
+}
+
+static void collisions(void)
+{
+	static const uint64_t at[] = { 0x40035870, 0x40075870, 0x400f5870 };
+
+	for (unsigned other = 0; other < 3; other++) {
+		struct kvm_regs k = { .rbx = at[0], .rsi = at[1], .rdi = at[2], .rbp = at[other] };
+		unsigned value[] = { 1, 2, 3 };
+		int reason;
+
+		for (unsigned i = 0; i < 3; i++)
+			rig_map(&r, at[i] & ~0xfffULL, A + i * 0x1000, PTE_ALL);
+		RIG_LOAD(&r, A + 0x870, one);
+		RIG_LOAD(&r, A + 0x1870, two);
+		RIG_LOAD(&r, A + 0x2870, three);
+		RIG_LOAD(&r, A + 0x3870, four);
+		k.r9 = pte_at(at[other] & ~0xfffULL);
+		k.r10 = (A + 0x3000) | PTE_ALL;
+		reason = RUN(RIG_K64, in_turn, &k);
+		tap_ok(reason == RIG_DONE && k.r8 == collected(1, 2, 3), "three functions at one place of 256 KiB, called in turn");
+		value[other] = 4;
+		if (!tap_ok(k.r13 == 4 && k.rax == collected(value[0], value[1], value[2]), "and when number %u has become another", other + 1))
+			rig_diag(&r, 0, "in turn", reason);
+	}
+}
+
 int main(void)
 {
 	tap_begin();
@@ -518,6 +567,7 @@ int main(void)
 	rom();
 	deletion();
 	dirty_log();
+	collisions();
 	rig_free(&r);
 	return tap_end();
 }
