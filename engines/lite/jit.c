@@ -232,7 +232,7 @@ static const void *emulate_site(struct lite_vcpu *c, const u8 *ret)
 	if (off + INSN_MAX_LEN > 4096 && !c->jit.lockstep && lite_translate(c, next_page(c), LITE_EXEC, false, &place) == X86_CONTINUE &&
 	    place.host && c->vcpu.emul.ops->fetch(&c->vcpu.emul, c->vpage + off, bytes, sizeof(bytes)) == X86_CONTINUE &&
 	    insn_decode(&insn, bytes, sizeof(bytes), c->code_mode == X86_MODE_LONG ? MODE_64 : MODE_32) == INSN_OK)
-		lite_jit_drop(c, ret, false);
+		lite_jit_drop(c, ret - 1, false); /* the call is the last of the code */
 	return emulate(c, site_offset(c), NULL);
 }
 
