@@ -130,7 +130,7 @@ enum x86_result vcpu_phys_read(struct vcpu *vcpu, u64 gpa, void *buf, unsigned l
 				return host_copy_from_client(buf, hva, len) ? client_fault(vcpu) : X86_CONTINUE;
 			if (io_read(vcpu, IO_MMIO, gpa, n, buf))
 				return client_read(vcpu, IO_MMIO, gpa, n);
-			vcpu->vm->stats->mmio_exits_in_kernel++;
+			__atomic_fetch_add(&vcpu->vm->stats->mmio_exits_in_kernel, 1, __ATOMIC_RELAXED);
 		}
 		gpa += n;
 		buf = (u8 *)buf + n;
@@ -157,7 +157,7 @@ enum x86_result vcpu_phys_write(struct vcpu *vcpu, u64 gpa, const void *buf, uns
 		unsigned n = MIN(len, (unsigned)MMIO_MAX);
 
 		if (!io_write(vcpu, IO_MMIO, gpa, n, buf)) {
-			vcpu->vm->stats->mmio_exits_in_kernel++;
+			__atomic_fetch_add(&vcpu->vm->stats->mmio_exits_in_kernel, 1, __ATOMIC_RELAXED);
 		} else {
 			enum x86_result r = client_write(vcpu, IO_MMIO, gpa, buf, n);
 

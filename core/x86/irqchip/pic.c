@@ -378,7 +378,7 @@ void pic_set(struct pic *pic, unsigned chip, const struct kvm_pic_state *state)
 	s->init_state &= 3;
 	s->elcr_mask = mask;
 	s->elcr &= mask;
-	pic->output = false; /* a pending request kicks the vCPUs anew */
+	__atomic_store_n(&pic->output, false, __ATOMIC_RELEASE); /* a pending request kicks the vCPUs anew */
 	pic_update(pic);
 	host_spin_unlock(&pic->lock, flags);
 }
