@@ -1,7 +1,8 @@
 /*
- * REP MOVS, REP STOS and PUSHF as kernels and programs run them, over and over: what translated code does itself where it can (jit_short.c)
- * against a model. Random counts, distances, overlaps and directions, over the ends of pages that are aliases of fewer; then with pages that are missing or
- * read-only, and with memory that the client takes away in between. Registers, flags and memory must be the model's.
+ * REP MOVS, REP STOS, PUSHF, CLI, STI and CLD as kernels and programs run them, over and over: what translated code does itself where it can
+ * (jit_short.c, jit_insn.c) against a model. Strings have random counts, distances, overlaps and directions, over the ends of pages that are
+ * aliases of fewer; then pages are missing or read-only, or the client takes memory away in between. Registers, flags and memory must be the
+ * model's.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -30,6 +31,8 @@ STRING(stos1, "rep stosb");
 STRING(stos2, "rep stosw");
 STRING(stos4, "rep stosd");
 STRING(stos8, "rep stosq");
+/* What becomes of flags from R14 by CLI and CLD, R12, and by STI, R13. */
+GUEST(switches, "push r14\n popfq\n cli\n cld\n pushfq\n pop r12\n push r14\n popfq\n sti\n nop\n pushfq\n pop r13\n int 0x80");
 /* Flags from R14; twice, for the second finds the stack in the TLB. */
 GUEST(pushf, "push r14\n popfq\n pushfq\n pop r12\n pushfq\n pop r13\n int 0x80");
 
@@ -219,6 +222,29 @@ static void flags(enum rig_mode mode)
 	tap_ok(n == 200, "%s: pushfq, 200 times", rig_mode_names[mode]);
 }
 
+static void switches(void)
+{
+	struct kvm_regs *k = &r.cpu[0].regs;
+	unsigned n;
+
+	RIG_LOAD(&r, RIG_CODE, switches);
+	for (n = 0; n < 200; n++) {
+		uint64_t want = (rnd() & (FLAGS | 0x600)) | 2;
+		int reason;
+
+		rig_mode(&r, 0, RIG_K64);
+		k->rip = RIG_CODE;
+		k->r14 = want;
+		reason = rig_go(&r, 0);
+		if (reason != RIG_DONE || k->r12 != (want & ~0x600ULL) || k->r13 != (want | 0x200)) {
+			rig_diag(&r, 0, "cli, cld, sti", reason);
+			tap_diag("0x%llx and 0x%llx of 0x%llx", (unsigned long long)k->r12, (unsigned long long)k->r13, (unsigned long long)want);
+			break;
+		}
+	}
+	tap_ok(n == 200, "cli, cld and sti change nothing else, 200 times");
+}
+
 int main(void)
 {
 	tap_begin();
@@ -229,6 +255,7 @@ int main(void)
 			repeated(mode, kind);
 		flags(mode);
 	}
+	switches();
 	rig_free(&r);
 	return tap_end();
 }
