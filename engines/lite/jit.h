@@ -39,12 +39,17 @@ enum { HOST_RSP = 4, T0 = 8, T1 = 9, T2 = 10, GSP = 11 };
 _Static_assert(LITE_TLB_SIZE == 65536 && JIT_TLB_SCALE == 4, "jit_tlb_index()");
 _Static_assert(LITE_JIT_JUMPS == 65536 && JIT_JUMP_SCALE == 2, "jit_jump_index()");
 
-/* T1 = where the page of T0 is in the TLB. @flags: they survive. */
+/* @to = where the page of @from is in the TLB; the flags go. */
+static inline void jit_tlb_index_of(struct lite_emit *e, unsigned to, unsigned from)
+{
+	e_rorx(e, to, from, 12 - 2);
+	e_and_imm(e, to, (LITE_TLB_SIZE - 1) * JIT_TLB_SCALE);
+}
+/* The same of T0 in T1. @flags: they survive. */
 static inline void jit_tlb_index(struct lite_emit *e, bool flags)
 {
 	if (!flags) {
-		e_rorx(e, T1, T0, 12 - 2);
-		e_and_imm(e, T1, (LITE_TLB_SIZE - 1) * JIT_TLB_SCALE);
+		jit_tlb_index_of(e, T1, T0);
 		return;
 	}
 	e_rorx(e, T1, T0, 12);
@@ -64,11 +69,15 @@ static inline void jit_load_budget(struct lite_emit *e)
 }
 _Static_assert(LITE_BUDGET < 1 << 24, "jit_load_budget()");
 
-/* Where in the vCPU the TLB of its view @view is, for reads or for writes. */
+/* Where in the vCPU its view @view is. */
+static inline s32 jit_view(unsigned view)
+{
+	return VCPU(views) + (s32)(view * sizeof(struct lite_view));
+}
+/* Where its TLB is, for reads or for writes. */
 static inline s32 jit_tags(unsigned view, bool write)
 {
-	return VCPU(views) + (s32)(view * sizeof(struct lite_view)) +
-	       (s32)(write ? offsetof(struct lite_view, tlb[0].w.tag) : offsetof(struct lite_view, tlb[0].r.tag));
+	return jit_view(view) + (s32)(write ? offsetof(struct lite_view, tlb[0].w.tag) : offsetof(struct lite_view, tlb[0].r.tag));
 }
 static inline s32 jit_hosts(unsigned view, bool write)
 {

@@ -82,7 +82,7 @@ static void restore_regs(struct lite_emit *e, bool called)
 /* It may be in the other entry of the jump cache. */
 static void make_jump_miss(struct lite_emit *e, struct lite_jit *jit, unsigned view)
 {
-	s32 jumps = VCPU(views) + (s32)(view * sizeof(struct lite_view));
+	s32 jumps = jit_view(view);
 	u8 *none;
 
 	jit->jump_miss[view] = e->p;

@@ -192,7 +192,7 @@ void jit_keep_flags(struct jit_block *b)
 /* To the linear address in T0. */
 static void jump_t0(struct jit_block *b)
 {
-	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
+	s32 view = jit_view(b->view);
 
 	jit_jump_index(&b->e);
 	e_jmp_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));
@@ -423,7 +423,7 @@ static bool host_call(struct jit_block *b)
 /* To the linear address in T0, by the host's RET. */
 static void return_t0(struct jit_block *b)
 {
-	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
+	s32 view = jit_view(b->view);
 
 	jit_jump_index(&b->e);
 	e_push_mx(&b->e, HOST_RSP, T1, view + (s32)offsetof(struct lite_view, jit[0].to));

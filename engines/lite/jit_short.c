@@ -70,16 +70,15 @@ static void e_rr(struct lite_emit *e, u8 op, unsigned reg, unsigned rm)
 enum { ADD = 0x03, AND = 0x23, SUB = 0x2b, CMP = 0x3b, XOR = 0x33 };
 
 /*
- * @delta = what is to be added to the guest's @reg, for the access to begin there: up to RAX bytes into the page are right. @at is for the index, and may
- * be @delta's, unless that is T2.
+ * @delta = what is to be added to the guest's @reg, for the access to begin there: up to RAX bytes into the page are right. @at, another one, is for
+ * the index.
  */
 static void reach(struct way *w, unsigned delta, unsigned at, unsigned reg, bool write)
 {
 	s32 tags = jit_tags(w->view, write) + 8, hosts = jit_hosts(w->view, write) + 8;
 	struct lite_emit *e = w->e;
 
-	e_rorx(e, at, reg, 12 - 2);
-	e_and_imm(e, at, (LITE_TLB_SIZE - 1) * JIT_TLB_SCALE);
+	jit_tlb_index_of(e, at, reg);
 	e_mov(e, true, delta, reg);
 	e_op_mx(e, true, SUB, delta, HOST_RSP, at, 3, tags);
 	e_rr(e, CMP, delta, REG_AX);
@@ -162,7 +161,7 @@ static void make_pushf(struct way *w)
 /* The 16 bytes that the next page begins with, under the mask at T0, are those there (struct jit_cross). */
 static void make_across(struct way *w)
 {
-	s32 entries = VCPU(views) + (s32)(w->view * sizeof(struct lite_view)) + (s32)offsetof(struct lite_view, x) + 8;
+	s32 entries = jit_view(w->view) + (s32)offsetof(struct lite_view, x) + 8;
 	struct lite_emit *e = w->e;
 
 	begin(w);

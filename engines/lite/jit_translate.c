@@ -253,7 +253,7 @@ struct jit_made {
 static void emit_indirect(struct jit_block *b)
 {
 	struct lite_emit *e = &b->e;
-	s32 view = VCPU(views) + (s32)(b->view * sizeof(struct lite_view));
+	s32 view = jit_view(b->view);
 
 	e_op_mx(e, true, 0x3b, T0, HOST_RSP, T1, 3, view + (s32)offsetof(struct lite_view, jit[0].va)); /* cmp T0, va */
 	e_jcc_to(e, CC_NE, b->jit->jump_miss[b->view]);

@@ -666,7 +666,7 @@ static const char *field(struct walk *x, struct known *k, bool *done)
 /* [RSP + T1 * 8 + constant]; always a special case. */
 static const char *table(struct walk *x, struct known *k)
 {
-	s32 view = VCPU(views) + (s32)(x->v->view * sizeof(struct lite_view));
+	s32 view = jit_view(x->v->view);
 	const struct insn *insn = &x->insn;
 	s64 at = insn->mem.disp;
 
@@ -1241,7 +1241,7 @@ static const char *stacked(struct walk *x, struct known *k)
 /* By the jump cache, as an operand of JMP or PUSH. */
 static const char *by_cache(const struct walk *x, const struct known *k)
 {
-	s32 jumps = VCPU(views) + (s32)(x->v->view * sizeof(struct lite_view)) + (s32)offsetof(struct lite_view, jit[0].to);
+	s32 jumps = jit_view(x->v->view) + (s32)offsetof(struct lite_view, jit[0].to);
 	const struct insn *insn = &x->insn;
 
 	if (!is_mem(insn, HOST_RSP, T1, 8) || insn->mem.disp != jumps || insn->mem.size != 8 || k->t1 != T1_JUMP)
